@@ -1,0 +1,181 @@
+"""The configuration of a campaign: one YAML file, one validated model per stage (`sections.py`).
+
+Unknown keys and wrong types are errors that name the file, the key, the nearest valid key and what was
+expected. `--set section.key=value` overrides; the resolved configuration is stored in every output.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hpcgen.config.sections import (
+    AnnealConfig,
+    BasinHoppingConfig,
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    EadConfig,
+    FarmConfig,
+    HullConfig,
+    ModelConfig,
+    PairSpectrumConfig,
+    PrototypeData,
+    ReconstructConfig,
+    RelaxConfig,
+    ReportConfig,
+    RepresentationConfig,
+    SampleConfig,
+    ScreenConfig,
+    Section,
+    TrainConfig,
+)
+from hpcgen.errors import ConfigError
+
+__all__ = [
+    "AnnealConfig",
+    "BasinHoppingConfig",
+    "Config",
+    "DataConfig",
+    "DiffusionConfig",
+    "EadConfig",
+    "FarmConfig",
+    "HullConfig",
+    "ModelConfig",
+    "PairSpectrumConfig",
+    "PrototypeData",
+    "ReconstructConfig",
+    "RelaxConfig",
+    "ReportConfig",
+    "RepresentationConfig",
+    "SampleConfig",
+    "ScreenConfig",
+    "Section",
+    "TrainConfig",
+    "documented_keys",
+    "load",
+    "loads",
+    "resolve_path",
+    "section_model",
+]
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read and validate a YAML file, with `section.key=value` overrides.
+
+    Raises:
+        ConfigError: if the file is missing, is no YAML mapping, or does not fit the models.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(
+            f"no configuration file at {file}", remedy="give the path of a YAML file, such as configs/quickstart.yaml"
+        )
+    return loads(file.read_text(encoding="utf-8"), str(file), overrides)
+
+
+def loads(text: str, origin: str = "<text>", overrides: list[str] | None = None) -> Config:
+    """As `load`, from text; `origin` is named in errors."""
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{origin} is not valid YAML: {str(error).splitlines()[0]}",
+            remedy="check quotes and indentation near there",
+        ) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin} holds a {type(tree).__name__}", expected="a mapping of sections")
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(origin, tree, e) for e in error.errors())) from None
+
+
+def resolve_path(text: str, config_dir: Path | None = None) -> Path:
+    """A path of the configuration: absolute, under $HPCGEN_DATA for `data:NAME`, else below the working folder.
+
+    Raises:
+        ConfigError: for `data:NAME` where HPCGEN_DATA is unset.
+    """
+    import os
+
+    if text.startswith("data:"):
+        root = os.environ.get("HPCGEN_DATA")
+        if not root:
+            raise ConfigError(
+                f"{text} lies in the data folder, and HPCGEN_DATA is not set",
+                remedy="export HPCGEN_DATA=<folder with the data sets>",
+            )
+        return Path(root) / text.removeprefix("data:")
+    path = Path(text).expanduser()
+    return path if path.is_absolute() or config_dir is None else config_dir / path
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, sep, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not sep or not all(parts):
+        raise ConfigError(f"--set {override!r} is not understood", expected="section.key=value, such as sample.n=200")
+    node = tree
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {part} is a value, not a section")
+        node = child
+    try:
+        node[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+
+
+def _explain(origin: str, tree: dict[str, Any], error: Any) -> str:
+    location = [str(p) for p in error["loc"]]
+    key = ".".join(location) or "(the whole file)"
+    if error["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, 1, 0.5)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        where = ".".join(location[:-1]) or "the top level"
+        return f"{origin}: unknown key `{key}`{hint}\n  expected: in {where} one of {', '.join(valid)}"
+    shown = "" if isinstance(error["input"], dict) else f", found {error['input']!r}"
+    return f"{origin}: `{key}`: {error['msg']}{shown}"
+
+
+def _valid_keys(location: list[str]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def section_model(path: str) -> type[BaseModel]:
+    """The model of a section by its dotted path; the empty path is the whole configuration."""
+    model: type[BaseModel] = Config
+    for part in path.split(".") if path else []:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return model
+
+
+def documented_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Every key of the configuration with its default and its description, in order (docs/configuration.md)."""
+    out: list[tuple[str, Any, str]] = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            out += documented_keys(annotation, f"{prefix}{name}.")
+        else:
+            out.append((f"{prefix}{name}", field.default, field.description or ""))
+    return out

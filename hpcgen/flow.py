@@ -1,0 +1,174 @@
+"""What flows from stage to stage: frozen records whose fields are the columns of the HDF5 files.
+
+A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `array` one array of
+a fixed shape per record. The store derives schemas, readers, writers and `docs/hdf5.md` from these declarations,
+so that a column exists in one place only. `volatile` columns (times) are not part of a record's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgen.crystal import Crystal, FloatArray
+
+ID_LENGTH = 16
+
+
+def make_id(run_digest: str, stage: str, index: int) -> str:
+    """Id of item `index` of a stage: 16 hexadecimal digits that depend on nothing else."""
+    text = f"{run_digest}/{stage}/{index}".encode()
+    return hashlib.blake2b(text, digest_size=ID_LENGTH // 2).hexdigest()
+
+
+def seed_of(run_seed: int, item_id: str, purpose: str = "") -> int:
+    """63-bit seed of the random stream of one item, the same on every rank and after every restart."""
+    text = f"{run_seed}/{item_id}/{purpose}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def column(
+    dtype: str, doc: str, *, unit: str = "", volatile: bool = False, default: Any = MISSING
+) -> Any:  # a dataclass field
+    """A scalar per record. `dtype`: a numpy type string, `id` for an id or `text` for UTF-8 text."""
+    meta = {"kind": "column", "dtype": dtype, "doc": doc, "unit": unit, "volatile": volatile, "shape": ()}
+    return field(default=default, metadata=meta)
+
+
+def per_atom(dtype: str, doc: str, *, shape: tuple[int, ...] = (), unit: str = "") -> Any:
+    """One row of `shape` per atom, stored ragged beside the atoms."""
+    return field(
+        metadata={"kind": "per_atom", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "volatile": False}
+    )
+
+
+def array(dtype: str, doc: str, *, shape: tuple[str | int, ...], unit: str = "", group: str = "array") -> Any:
+    """One array per record. `shape` names its dimensions; `group` is the HDF5 group it lies in."""
+    meta = {"kind": "array", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "group": group}
+    return field(metadata={**meta, "volatile": False})
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One structure of a data set, after reduction and validation (`dataset.h5`)."""
+
+    id: str
+    crystal: Crystal
+    source: str = column("text", "where it came from: `row:N` of a table, a file name, or the prototype's label")
+    split: str = column("text", "`train`, `validation` or `test`")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A crystal built from one sample (`candidates.h5`)."""
+
+    id: str
+    crystal: Crystal
+    sample_id: str = column("id", "the sample it was built from")
+    family: str = column("text", "the generator family of the sample")
+    residual: float = column(
+        "f8", "relative amplitude |descriptor of the crystal - target| / |target| after reconstruction", unit="1"
+    )
+    iterations: int = column("i8", "work spent: sweeps plus local iterations")
+    stop_reason: str = column("text", "why the solver stopped: `converged`, `noise-floor` or `budget`")
+    confidence: float = column("f8", "share of the best independent starts that agree on the residual", unit="1")
+    repair: str = column("text", "what had to be changed in the sample's composition; empty if nothing")
+    seconds: float = column("f8", "wall time of the reconstruction", unit="s", volatile=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Survivor:
+    """The verdict of the screening on one candidate (`survivors.h5`); `kept` is False with a reason."""
+
+    id: str
+    candidate_id: str = column("id", "the candidate judged")
+    kept: bool = column("?", "whether it goes on to relaxation")
+    reason: str = column("text", "why it was dropped, by kind; empty if kept")
+    formula: str = column("text", "reduced formula")
+    spacegroup: int = column("i4", "international number found by spglib at 0.1 angstrom; 0 if none was found")
+    smallest_distance: float = column("f8", "smallest interatomic distance, own images included", unit="angstrom")
+    density: float = column("f8", "mass density", unit="g/cm^3")
+    composition_valid: bool = column("?", "SMACT charge neutrality and electronegativity order (smact14 table)")
+    duplicate_of: str = column("id", "the earlier candidate that it equals; empty if unique")
+    novel: bool = column("?", "matches no structure of the training data")
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """A relaxed crystal with its energy (`relaxed-*.h5`)."""
+
+    id: str
+    crystal: Crystal
+    candidate_id: str = column("id", "the candidate that was relaxed")
+    energy: float = column("f8", "total energy of the cell on the scale named", unit="eV")
+    energy_initial: float = column("f8", "total energy before relaxation", unit="eV")
+    max_force: float = column("f8", "largest force on an atom at the end", unit="eV/angstrom")
+    max_stress: float = column("f8", "largest stress component at the end", unit="GPa")
+    max_force_initial: float = column("f8", "largest force on an atom before relaxation", unit="eV/angstrom")
+    steps: int = column("i4", "optimiser steps")
+    converged: bool = column("?", "forces and stress within the configured limits")
+    calculator: str = column("text", "name and version of the calculator")
+    scale: str = column("text", "energy scale, which decides what it may be compared with")
+    settings_digest: str = column("text", "digest of everything that determines the energy")
+    seconds: float = column("f8", "wall time", unit="s", volatile=True)
+    forces: FloatArray = per_atom("f8", "forces at the end", shape=(3,), unit="eV/angstrom")
+    stress: FloatArray = array("f8", "stress tensor at the end", shape=(3, 3), unit="GPa")
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """The thermodynamic verdict on one relaxed crystal (`stability*.h5`)."""
+
+    id: str
+    crystal: Crystal
+    candidate_id: str = column("id", "the candidate it came from")
+    relaxation_id: str = column("id", "the relaxation whose energy was used")
+    formula: str = column("text", "reduced formula")
+    spacegroup: int = column("i4", "international number of the relaxed crystal; 0 if none was found")
+    energy_per_atom: float = column("f8", "energy on the scale named", unit="eV/atom")
+    formation_energy: float = column("f8", "formation energy from the reference's elements", unit="eV/atom")
+    e_hull: float = column("f8", "energy above the reference hull; negative for a new stable phase", unit="eV/atom")
+    e_hull_self: float = column(
+        "f8", "energy above the hull of the reference and all candidates of this run", unit="eV/atom"
+    )
+    decomposition: str = column("text", "competing phases of the reference hull and their share of atoms")
+    reference_entries: int = column("i4", "entries of the reference inside its chemical system")
+    scale: str = column("text", "energy scale of the result")
+    reference_scale: str = column("text", "energy scale of the reference")
+    reference_digest: str = column("text", "content digest of the reference set")
+    label: str = column("text", "`screening` if potential and reference differ in kind, else `same-scale`")
+    unique: bool = column("?", "equals no earlier relaxed crystal of this run")
+    duplicate_of: str = column("id", "the earlier relaxation that it equals; empty if unique")
+    novel: bool = column("?", "matches no structure of the training data after relaxation")
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceEntry:
+    """One competing phase of a reference set (`reference.h5`)."""
+
+    id: str
+    entry_id: str = column("text", "its name in the source, unique within the set")
+    formula: str = column("text", "full formula, such as `Ti2 O4`")
+    energy_per_atom: float = column("f8", "energy on the scale of the set", unit="eV/atom")
+    element: bool = column("?", "an elemental reference")
+
+
+def content(record: Any) -> dict[str, NDArray[Any] | str | float | int | bool]:
+    """The identity of a record: all columns but the volatile ones, with the crystal taken apart.
+
+    Two runs agree when these are equal record by record.
+    """
+    from dataclasses import fields
+
+    out: dict[str, Any] = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if isinstance(value, Crystal):
+            out |= {"lattice": value.lattice, "frac": value.frac, "numbers": value.numbers}
+        elif not f.metadata.get("volatile", False):
+            out[f.name] = np.asarray(value) if f.metadata.get("kind") in ("array", "per_atom") else value
+    return out
