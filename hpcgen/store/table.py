@@ -1,0 +1,248 @@
+"""Records as columns and back, and the canonical bytes of a record that checksums and digests are taken of."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcgen.crystal import CrystalBatch
+from hpcgen.errors import Failure
+from hpcgen.flow import ID_LENGTH
+from hpcgen.store.schema import CRYSTAL, Column, Schema
+
+TEXT = h5py.string_dtype("utf-8")
+ID = np.dtype(f"S{ID_LENGTH}")
+FAILURE_COLUMNS = {
+    "id": "id of the item, or `row:N` / `file:NAME`",
+    "stage": "stage that gave up on it",
+    "kind": "short word that the balance counts by",
+    "message": "one sentence for a person",
+}
+_NUMPY_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # what may be stored as what without loss of meaning
+
+
+@dataclass(frozen=True)
+class Table:
+    """M records as columns.
+
+    Attributes:
+        schema: what the records are.
+        ids: (M,) S16.
+        crystals: ragged crystals, or None for records without one.
+        columns: name -> (M, ...) array, per-atom columns (sum n, ...); text and ids as object arrays of str.
+    """
+
+    schema: Schema
+    ids: NDArray[np.bytes_]
+    crystals: CrystalBatch | None
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, schema: Schema, records: Sequence[Any]) -> Table:
+        """Take records apart.
+
+        Raises:
+            TypeError: if a record is of another type, or a value of a type that its column cannot hold.
+            ValueError: if an id is too long, or an array has another shape than declared or than its neighbours.
+        """
+        for record in records:
+            if type(record) is not schema.record_type:
+                raise TypeError(f"{schema.name} holds {schema.record_type.__name__}, not {type(record).__name__}")
+        crystals = CrystalBatch.of([r.crystal for r in records]) if schema.has_crystal else None
+        columns = {c.name: _gather(c, records) for c in schema.columns}
+        return cls(schema, _encode_ids([r.id for r in records]), crystals, columns)
+
+    @classmethod
+    def read(cls, group: h5py.Group, schema: Schema, start: int = 0, stop: int | None = None) -> Table:
+        """Records start:stop of an open file or group."""
+        rows = slice(start, len(group["id"]) if stop is None else stop)
+        atoms, crystals = slice(0, 0), None
+        if schema.has_crystal:
+            offset = group["atoms/offset"][rows.start : rows.stop + 1]
+            atoms = slice(int(offset[0]), int(offset[-1]))
+            crystals = CrystalBatch(
+                lattice=group["lattice"][rows],
+                offset=offset - offset[0],
+                frac=group["atoms/frac"][atoms],
+                numbers=group["atoms/number"][atoms],
+            )
+        columns = {c.name: read_column(group, c, atoms if c.kind == "per_atom" else rows) for c in schema.columns}
+        return cls(schema, group["id"][rows], crystals, columns)
+
+    def write(self, group: h5py.Group, bare: bool = False) -> None:
+        """Write all datasets below `group`; `bare`: without units, descriptions and checksums, as shards need none."""
+        put(group, "id", self.ids, "", "" if bare else "id of the record")
+        if self.crystals is not None:
+            c = self.crystals
+            parts: tuple[NDArray[Any], ...] = (c.lattice, c.offset, c.numbers, c.frac)
+            for (path, facts), data in zip(CRYSTAL.items(), parts, strict=True):
+                put(group, path, data, "" if bare else facts[2], "" if bare else facts[3])
+        for column in self.schema.columns:
+            data = self.columns[column.name]
+            data = _encode_ids(list(data)) if column.dtype == "id" else data
+            put(group, column.path, data, "" if bare else column.unit, "" if bare else column.doc)
+        if not bare:
+            put(group, "crc32", self.crc32(), "", "checksum of the record, volatile columns left out")
+
+    def records(self) -> list[Any]:
+        """The typed records.
+
+        Raises:
+            ValueError: if the crystal of a record is impossible; the message names the record.
+        """
+        offset = self.crystals.offset if self.crystals is not None else np.zeros(len(self) + 1, np.int64)
+        out = []
+        for i, identity in enumerate(self.ids):
+            name = identity.decode("ascii")
+            values: dict[str, Any] = {"id": name}
+            if self.crystals is not None:
+                try:
+                    values["crystal"] = self.crystals[i]
+                except ValueError as error:
+                    raise ValueError(f"record {name}: {error}") from None
+            for c in self.schema.columns:
+                data = self.columns[c.name]
+                if c.kind == "per_atom":
+                    values[c.name] = data[offset[i] : offset[i + 1]].copy()
+                elif c.kind == "array":
+                    values[c.name] = data[i].copy()
+                else:
+                    values[c.name] = data[i] if data.dtype == object else data[i].item()
+            out.append(self.schema.record_type(**values))
+        return out
+
+    def canonical(self, volatile: bool = False) -> Iterator[bytes]:
+        """The bytes of each record's identity, little-endian, lengths before text; times only if `volatile`."""
+        kept = [c for c in self.schema.columns if volatile or not c.volatile]
+        fixed = [self.ids.view(np.uint8).reshape(len(self), ID_LENGTH)]
+        ragged: list[NDArray[Any]] = []
+        texts = []
+        for c in kept:
+            data = self.columns[c.name]
+            if data.dtype == object:
+                texts.append(data)
+            elif c.kind == "per_atom":
+                ragged.append(_little(data))
+            else:
+                fixed.append(_bytes_of_rows(data))
+        offset = np.zeros(len(self) + 1, np.int64)
+        if self.crystals is not None:
+            fixed.append(_bytes_of_rows(self.crystals.lattice))
+            offset = self.crystals.offset
+            ragged += [_little(self.crystals.numbers), _little(self.crystals.frac)]
+        head = np.ascontiguousarray(np.concatenate(fixed, axis=1))
+        for i in range(len(self)):
+            parts = [head[i].tobytes()]
+            for text in texts:
+                encoded = text[i].encode("utf-8")
+                parts += [len(encoded).to_bytes(8, "little"), encoded]
+            parts.append(int(offset[i + 1] - offset[i]).to_bytes(8, "little"))
+            parts += [data[offset[i] : offset[i + 1]].tobytes() for data in ragged]
+            yield b"".join(parts)
+
+    def crc32(self) -> NDArray[np.uint32]:
+        """(M,) checksum of each record."""
+        return np.fromiter((zlib.crc32(text) for text in self.canonical()), np.uint32, len(self))
+
+
+def put(group: h5py.Group, path: str, data: NDArray[Any], unit: str = "", doc: str = "") -> None:
+    """Create one dataset, with its unit and description if given; object arrays are text."""
+    dataset = group.create_dataset(path, data=data, dtype=TEXT if data.dtype == object else None)
+    for name, text in (("unit", unit), ("description", doc)):
+        if text:
+            dataset.attrs[name] = text
+
+
+def read_column(group: h5py.Group, column: Column, rows: slice) -> NDArray[Any]:
+    """Rows of one column as it lies in memory; ids and text as an object array of str."""
+    data = group[column.path]
+    if column.dtype == "text":
+        return data.asstr()[rows]
+    if column.dtype == "id":
+        return data[rows].astype(f"U{ID_LENGTH}").astype(object)
+    return data[rows]
+
+
+def write_failures(group: h5py.Group, failures: Sequence[Failure], bare: bool = False) -> None:
+    """Write the failures below `group`; `bare`: without descriptions, and nothing where there are none."""
+    if bare and not failures:
+        return
+    for name, doc in FAILURE_COLUMNS.items():
+        texts = _objects([storable_text(getattr(f, name)) for f in failures])
+        put(group, f"failures/{name}", texts, "", "" if bare else doc)
+
+
+def read_failures(group: h5py.Group) -> list[Failure]:
+    """The failures below `group`."""
+    if "failures" not in group:
+        return []
+    columns = [group[f"failures/{name}"].asstr()[:] for name in FAILURE_COLUMNS]
+    return [Failure(*row) for row in zip(*columns, strict=True)]
+
+
+def storable_text(text: str) -> str:
+    """Text that HDF5 can hold: NUL and lone surrogates (of undecodable file names) are written as escapes."""
+    if not isinstance(text, str):
+        raise TypeError(f"text expected, found {type(text).__name__}")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def _gather(column: Column, records: Sequence[Any]) -> NDArray[Any]:
+    values = [getattr(r, column.name) for r in records]
+    if column.dtype in ("text", "id"):
+        if column.dtype == "id":
+            _encode_ids(values)  # too long an id must not be cut off silently
+        return _objects([storable_text(v) for v in values])
+    dtype = np.dtype(column.dtype)
+    if column.kind == "column":
+        for record, value in zip(records, values, strict=True):
+            if np.asarray(value).dtype.kind not in _NUMPY_KINDS[dtype.kind] or np.ndim(value) != 0:
+                raise TypeError(f"{column.name} of {record.id} is {value!r}, expected a scalar of type {dtype.name}")
+        return np.array(values, dtype)
+    arrays = [np.asarray(v) for v in values]
+    lengths: dict[str, int] = {}
+    for record, value in zip(records, arrays, strict=True):
+        shape: tuple[int | str, ...] = column.shape
+        if column.kind == "per_atom":
+            shape = (len(record.crystal), *shape)
+        if len(value.shape) != len(shape) or any(
+            (lengths.setdefault(want, have) if isinstance(want, str) else want) != have
+            for want, have in zip(shape, value.shape, strict=True)
+        ):
+            raise ValueError(f"{column.name} of {record.id} has shape {value.shape}, expected {shape} {lengths or ''}")
+        if value.dtype.kind not in _NUMPY_KINDS[dtype.kind]:
+            raise TypeError(f"{column.name} of {record.id} is {value.dtype}, expected {dtype.name}")
+    if not arrays:
+        return np.zeros((0, *(n if isinstance(n, int) else 0 for n in column.shape)), dtype)
+    return np.concatenate(arrays).astype(dtype) if column.kind == "per_atom" else np.stack(arrays).astype(dtype)
+
+
+def _encode_ids(ids: Sequence[str]) -> NDArray[np.bytes_]:
+    for text in ids:
+        if not isinstance(text, str) or not text.isascii() or len(text) > ID_LENGTH or "\0" in text:
+            raise ValueError(f"{text!r} is no id: at most {ID_LENGTH} ASCII characters")
+    return np.array([text.encode("ascii") for text in ids], dtype=ID)
+
+
+def _objects(texts: Sequence[str]) -> NDArray[Any]:
+    out = np.empty(len(texts), dtype=object)
+    out[:] = texts
+    return out
+
+
+def _little(data: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+
+
+def _bytes_of_rows(data: NDArray[Any]) -> NDArray[np.uint8]:
+    rows = _little(data).reshape(len(data), -1) if data.size else np.zeros((len(data), 0), np.uint8)
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(data), -1) if rows.size else rows.view(np.uint8)
