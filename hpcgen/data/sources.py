@@ -1,0 +1,187 @@
+"""Where structures come from: one generator of raw items per file layout, nothing parsed yet.
+
+Every source yields `RawItem`s in a fixed order: rows as the table has them, files sorted by path. The label is
+what failures and records are found again by: `row:N` counts the rows of a table or the frames of an extxyz
+from 1 (in an ASE database it is the row's id), `file:PATH` is relative to the folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import logging
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from hpcgen.errors import DataError
+
+log = logging.getLogger("hpcgen")
+
+LAYOUTS = "a CSV (.csv, .csv.gz) with a `cif` column, a folder of CIF/POSCAR, an extxyz (.extxyz, .xyz) or an ASE .db"
+MAX_LABEL = 96
+_CELL_LIMIT = 1 << 30  # characters in one CSV cell; the csv module's default of 128 KiB cuts long CIFs
+
+
+class RawItem(NamedTuple):
+    """One structure before parsing.
+
+    Attributes:
+        label: `row:N` or `file:PATH`.
+        layout: `cif`, `poscar` or `extxyz` with text as payload, `atoms` with ASE Atoms.
+        payload: what the parser of that layout takes.
+    """
+
+    label: str
+    layout: str
+    payload: Any
+
+
+def raw_items(path: Path) -> Iterator[RawItem]:
+    """The raw items of a file or folder.
+
+    Raises:
+        DataError: if it is missing, empty, of no known layout, a CSV without `cif`, or cannot be read.
+    """
+    if not path.exists():
+        raise DataError(f"no data at {path}", expected=LAYOUTS, remedy="correct data.source, or use `builtin`")
+    if path.is_dir():
+        return _folder(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", expected=LAYOUTS, remedy="fetch or export the data set again")
+    name = path.name.lower().removesuffix(".gz")
+    for suffixes, source in (((".csv",), _table), ((".extxyz", ".xyz"), _extxyz), ((".db",), _ase_database)):
+        if name.endswith(suffixes):
+            return source(path)
+    raise DataError(f"{path} has no known layout", expected=LAYOUTS, remedy="rename or convert the file")
+
+
+def source_digest(path: Path) -> str:
+    """Digest of a file's bytes, or of the names and bytes of a folder's structure files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in structure_files(path) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def structure_files(folder: Path) -> list[Path]:
+    """CIF and POSCAR files below a folder, sorted by relative path."""
+    return sorted((f for f in folder.rglob("*") if f.is_file() and _file_layout(f)), key=lambda f: f.as_posix())
+
+
+def label_of_file(relative: str) -> str:
+    """`file:PATH`; a path longer than a label may be keeps its end and gets a digest, so that it stays unique."""
+    if len(relative) <= MAX_LABEL - 5:
+        return f"file:{relative}"
+    digest = hashlib.blake2b(relative.encode(), digest_size=4).hexdigest()
+    return f"file:{digest}...{relative[-(MAX_LABEL - 16) :]}"
+
+
+def _file_layout(file: Path) -> str | None:
+    name = file.name.lower().removesuffix(".gz")
+    if name.endswith(".cif"):
+        return "cif"
+    if name.startswith(("poscar", "contcar")) or name.endswith((".poscar", ".vasp")):
+        return "poscar"
+    return None
+
+
+def _open(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open("r", encoding="utf-8-sig", newline="")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {error or type(error).__name__}",
+        expected="UTF-8 text, plain or gzip",
+        remedy="check that the file is complete, and fetch or export it again",
+    )
+
+
+def _table(path: Path) -> Iterator[RawItem]:
+    csv.field_size_limit(_CELL_LIMIT)
+    try:
+        with _open(path) as stream:
+            rows = csv.reader(stream)
+            header = next((row for row in rows if row), None)
+            if header is None:
+                raise DataError(f"{path} is empty", expected=LAYOUTS, remedy="fetch or export the data set again")
+            columns = [name.strip() for name in header]
+            if "cif" not in columns:
+                shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+                raise DataError(
+                    f"{path} has no column `cif`; its columns are: {shown[:400]}",
+                    expected="a column named `cif` that holds the text of one CIF per row",
+                    remedy="rename the column with the structures to `cif`",
+                )
+            column = columns.index("cif")
+            for number, row in enumerate((row for row in rows if row), start=1):
+                yield RawItem(f"row:{number}", "cif", row[column] if column < len(row) else "")
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _folder(path: Path) -> Iterator[RawItem]:
+    files = structure_files(path)
+    others = sum(1 for f in path.rglob("*") if f.is_file()) - len(files)
+    if not files:
+        raise DataError(
+            f"no CIF or POSCAR files in {path} ({others} other files)",
+            expected="files named *.cif, POSCAR*, CONTCAR*, *.poscar or *.vasp, plain or gzip",
+            remedy="correct data.source, or rename the files",
+        )
+    if others:
+        log.info("data: %d files of %s are neither CIF nor POSCAR by name and are not read", others, path)
+    for file in files:
+        label = label_of_file(file.relative_to(path).as_posix())
+        try:
+            with _open(file) as stream:
+                yield RawItem(label, _file_layout(file) or "", stream.read())
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+            yield RawItem(label, "unreadable", str(error))
+
+
+def _extxyz(path: Path) -> Iterator[RawItem]:
+    # Frames are cut out here and parsed one by one, so that a broken frame does not end the file.
+    try:
+        with _open(path) as stream:
+            number = 0
+            for line_number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                number += 1
+                if not line.strip().isdecimal():
+                    raise DataError(
+                        f"{path}: frame {number} does not begin with its number of atoms but with {line.strip()[:40]!r}"
+                        + (f" (line {line_number})" if number == 1 else ""),
+                        expected="extended XYZ: number of atoms, comment with Lattice=..., one line per atom",
+                        remedy="mend the frame before it, or convert the file again",
+                    )
+                frame = [line, *(stream.readline() for _ in range(int(line) + 1))]
+                yield RawItem(f"row:{number}", "extxyz", "".join(frame))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _ase_database(path: Path) -> Iterator[RawItem]:
+    import sqlite3
+
+    from ase.db import connect
+
+    try:
+        for row in connect(str(path), type="db", append=True).select():
+            yield RawItem(f"row:{row.id}", "atoms", row.toatoms())
+    except (sqlite3.Error, OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as an ASE database: {error}",
+            expected="an SQLite file written by ase.db",
+            remedy="check that the file is complete, and export it again",
+        ) from error

@@ -1,0 +1,41 @@
+"""Networks, by name. Each is called with (x (B, *shape), t (B,)) and returns (B, *shape)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hpcgen.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Builder = Callable[[ModelConfig, tuple[int, ...]], "nn.Module"]
+
+
+def _unet1d(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+    from hpcgen.models.unet1d import build
+
+    return build(config, shape)
+
+
+def _resmlp(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+    from hpcgen.models.resmlp import build
+
+    return build(config, shape)
+
+
+MODELS: dict[str, Builder] = {"unet1d": _unet1d, "resmlp": _resmlp}
+
+
+def build(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+    """The network that `config.name` names, for inputs of `shape`, with fresh weights from torch's global generator.
+
+    Raises:
+        ConfigError: if no network has that name, or it cannot take inputs of this shape.
+    """
+    from hpcgen.errors import ConfigError
+
+    if config.name not in MODELS:
+        raise ConfigError(f"model.name is {config.name!r}", expected=f"one of {', '.join(sorted(MODELS))}")
+    return MODELS[config.name](config, shape)

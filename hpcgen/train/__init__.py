@@ -1,0 +1,1 @@
+"""Training: the loop, its processes (DDP) and checkpoints. Knows vectors, not crystals."""
