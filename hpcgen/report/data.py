@@ -1,0 +1,249 @@
+"""What the report knows: every file of the run folder, read once and joined by id.
+
+Only stability.h5 is required; whatever else is missing leaves its part of the report out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcgen import store
+from hpcgen.config import Config
+from hpcgen.crystal import AVOGADRO_DENSITY, CrystalBatch, FloatArray
+from hpcgen.flow import Relaxation, Stability, Survivor
+
+FILES = {
+    "data": "dataset.h5",
+    "sample": "samples.h5",
+    "reconstruct": "candidates.h5",
+    "screen": "survivors.h5",
+    "relax": "relaxed-mlip.h5",
+    "reference": "reference.h5",
+    "hull": "stability.h5",
+}
+"""The output file of each stage that has one in HDF5."""
+
+STAGE_ORDER = ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull")
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class StageFlow:
+    """What went through one stage.
+
+    Attributes:
+        stage: its name.
+        entered, left: items in and out; the rest is in `losses`.
+        losses: items lost, by kind.
+        seconds: wall time, None where the pipeline did not record it.
+    """
+
+    stage: str
+    entered: int
+    left: int
+    losses: dict[str, int]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Items that one stage lost for one reason, with a few messages."""
+
+    stage: str
+    kind: str
+    count: int
+    examples: list[str]
+
+
+FAR_BELOW = -0.1
+"""eV/atom. New phases lie a few hundredths below a complete hull. What lies further below tells of competing phases
+that the reference lacks, or of a potential that fails there; it is kept, marked, and ranked last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One crystal of stability.h5 with what the earlier stages knew about it.
+
+    Attributes:
+        stability: the verdict.
+        relaxation: its relaxation, None if relaxed-mlip.h5 does not hold it.
+        residual: relative residual of its reconstruction, NaN if unknown.
+    """
+
+    stability: Stability
+    relaxation: Relaxation | None
+    residual: float
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it lies so far below the reference hull that competitors must be missing there (`FAR_BELOW`)."""
+        return self.stability.e_hull < FAR_BELOW
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether the relaxation converged; None if unknown."""
+        return None if self.relaxation is None else bool(self.relaxation.converged)
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """Properties of a set of crystals, one number per crystal: density (g/cm^3), atoms and elements per cell."""
+
+    density: FloatArray
+    atoms: FloatArray
+    elements: FloatArray
+
+    @classmethod
+    def of(cls, batch: CrystalBatch) -> Distribution:
+        """Of every crystal in a batch, without building the crystals one by one."""
+        from ase.data import atomic_masses
+
+        starts, sizes = batch.offset[:-1], np.diff(batch.offset)
+        mass = np.add.reduceat(atomic_masses[batch.numbers], starts) if len(batch) else np.zeros(0)
+        volume = np.abs(np.linalg.det(batch.lattice)) if len(batch) else np.zeros(0)
+        kinds = [len(set(z.tolist())) for z in np.split(batch.numbers, batch.offset[1:-1])] if len(batch) else []
+        return cls(AVOGADRO_DENSITY * mass / volume, sizes.astype(float), np.array(kinds, dtype=float))
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """Everything the report shows.
+
+    Attributes:
+        config: the configuration of the run.
+        rows: the crystals of stability.h5, most stable first.
+        columns: their columns in the order of the file.
+        flows: what went through each stage, in order.
+        losses: failures and rejections, by stage and kind.
+        attrs: root attributes of each file that is there, by file name.
+        generated, training: distributions of the candidates and of the training split; None if the file is missing.
+        curve: columns of train.csv as numbers (NaN where empty); empty if there is none.
+        timings: seconds by stage as the pipeline recorded them.
+    """
+
+    config: Config
+    rows: list[Row]
+    flows: list[StageFlow]
+    losses: list[Loss]
+    attrs: dict[str, dict[str, Any]]
+    generated: Distribution | None
+    training: Distribution | None
+    curve: dict[str, FloatArray] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def flow(self, stage: str) -> StageFlow | None:
+        """The flow of one stage, None if unknown."""
+        return next((f for f in self.flows if f.stage == stage), None)
+
+    @property
+    def generated_count(self) -> int:
+        """Samples asked of the generator: the denominator of every share of 'everything generated'."""
+        for stage in ("sample", "reconstruct"):
+            flow = self.flow(stage)
+            if flow is not None:
+                return flow.entered
+        return len(self.rows)
+
+
+def collect(folder: Path, config: Config) -> RunData:
+    """Read a run folder.
+
+    Raises:
+        StoreError: if stability.h5 is missing, or a file is damaged or of another schema.
+    """
+    recorded = _stages_json(folder / "stages.json")
+    attrs: dict[str, dict[str, Any]] = {}
+    losses: list[Loss] = []
+    flows: list[StageFlow] = []
+    timings = {stage: float(e["seconds"]) for stage, e in recorded.items() if "seconds" in e}
+    generated = training = None
+    residuals: dict[str, float] = {}
+    relaxations: dict[str, Relaxation] = {}
+    records: list[Stability] = []
+
+    for stage in STAGE_ORDER:
+        path = folder / FILES.get(stage, "")
+        balance = recorded.get(stage, {}).get("balance")
+        if stage in FILES and (path.exists() or stage == "hull"):
+            with store.open(path) as f:
+                attrs[path.name] = dict(f.attrs)
+                if "balance" in f.attrs:
+                    balance = json.loads(f.attrs["balance"])
+                losses += _failures(stage, f.failures)
+                if stage == "data":
+                    training = Distribution.of(_only(f.crystals, [s == "train" for s in f.column("split")]))
+                elif stage == "reconstruct":
+                    generated = Distribution.of(f.crystals)
+                    residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
+                elif stage == "screen":
+                    losses += _rejections(list(f))
+                elif stage == "relax":
+                    relaxations = {r.id: r for r in f}
+                elif stage == "hull":
+                    records = list(f)
+        if balance:
+            flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
+
+    rows = [Row(s, relaxations.get(s.relaxation_id), residuals.get(s.candidate_id, math.nan)) for s in records]
+    rows.sort(key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
+    return RunData(config, rows, flows, losses, attrs, generated, training, read_curve(folder / "train.csv"), timings)
+
+
+def read_curve(path: Path) -> dict[str, FloatArray]:
+    """Columns of train.csv as float arrays, NaN where a cell is empty or no number; empty without the file."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    names = [n for n in (lines[0] if lines else {}) if n]
+    return {name: np.array([_number(line.get(name)) for line in lines]) for name in names}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _stages_json(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    return {entry["stage"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+
+
+def _only(batch: CrystalBatch, wanted: list[bool]) -> CrystalBatch:
+    return CrystalBatch.of([batch[i] for i, w in enumerate(wanted) if w])
+
+
+def _failures(stage: str, failures: list[Any]) -> list[Loss]:
+    messages: dict[str, list[str]] = defaultdict(list)
+    for failure in failures:
+        messages[failure.kind].append(f"{failure.id}: {failure.message}")
+    return [Loss(stage, kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))]
+
+
+def _rejections(survivors: list[Survivor]) -> list[Loss]:
+    """What the screening dropped, said in words."""
+    messages: dict[str, list[str]] = defaultdict(list)
+    for s in survivors:
+        if not s.kept:
+            detail = {
+                "atoms-too-close": f"smallest distance {s.smallest_distance:.2f} Å",
+                "cell-collapsed": f"density {s.density:.0f} g/cm³",
+                "composition-invalid": "no neutral set of oxidation states",
+                "duplicate": f"equals {s.duplicate_of}",
+                "not-novel": "matches a training structure",
+            }.get(s.reason, "")
+            messages[s.reason].append(f"{s.candidate_id}: {s.formula}" + (f", {detail}" if detail else ""))
+    return [
+        Loss("screen", kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))
+    ]

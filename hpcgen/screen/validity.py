@@ -1,0 +1,136 @@
+"""Structure validity, composition validity and the space group of a crystal.
+
+The two validities are CDVAE's (Xie et al., ICLR 2022, and its evaluation code), with one difference that is a
+correction: an atom's own periodic images count as neighbours too.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hpcgen.crystal import Crystal
+
+MIN_VOLUME = 0.1
+"""Cell volume below which CDVAE calls a structure invalid, cubic angstrom."""
+
+SYMPREC = 0.1
+"""Distance tolerance of the space groups in files and report, angstrom."""
+
+OXIDATION_STATES = "smact14"
+"""Table of oxidation states: the default of the smact 2.x that the published validities were computed with."""
+
+
+def spacegroup(crystal: Crystal, symprec: float = SYMPREC) -> int:
+    """International number of the space group by spglib, 0 if it finds none. `symprec`: angstrom."""
+    import spglib
+
+    try:
+        cell = (crystal.lattice.tolist(), crystal.frac.tolist(), crystal.numbers.tolist())
+        dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    except Exception as error:  # spglib >= 2.7 raises where older versions return None
+        if type(error).__module__.partition(".")[0] != "spglib":
+            raise
+        return 0
+    return 0 if dataset is None else int(dataset.number)
+
+
+@cache
+def spacegroup_symbol(number: int) -> str:
+    """Short Hermann-Mauguin symbol such as `Pm-3m`, or a question mark for 0."""
+    if number == 0:
+        return "?"
+    from pymatgen.symmetry.groups import sg_symbol_from_int_number
+
+    return sg_symbol_from_int_number(number)
+
+
+def structure_problem(crystal: Crystal, min_distance: float, distance: float | None = None) -> str:
+    """Why a structure is invalid, empty if it is valid.
+
+    Args:
+        crystal: the crystal judged.
+        min_distance: smallest distance allowed between two atoms, own periodic images included, angstrom.
+        distance: `crystal.smallest_distance()` where the caller has it already.
+
+    Returns:
+        `cell-collapsed` (volume below `MIN_VOLUME`), `atoms-too-close`, or an empty string.
+    """
+    if crystal.volume < MIN_VOLUME:
+        return "cell-collapsed"
+    if (crystal.smallest_distance() if distance is None else distance) < min_distance:
+        return "atoms-too-close"
+    return ""
+
+
+def structure_valid(crystal: Crystal, min_distance: float = 0.5) -> bool:
+    """Whether the volume and all distances (angstrom) are those of a possible crystal."""
+    return not structure_problem(crystal, min_distance)
+
+
+def composition_valid(numbers: ArrayLike) -> bool:
+    """CDVAE's composition validity by SMACT: charge neutrality and order of electronegativities.
+
+    Single elements and compositions of metals only pass. Otherwise one oxidation state per element (`smact14`
+    table) must exist so that the charges add up to zero and every cation is less electronegative (Pauling) than
+    every anion. An element without electronegativity or without oxidation states makes it invalid.
+
+    CDVAE's code walks through the product of all oxidation states, which explodes for many elements; here the
+    electronegativities are cut in two and the sums of charges are collected instead, with the same verdict
+    (the tests compare with `smact.screening.smact_validity`).
+
+    Args:
+        numbers: (n,) atomic numbers.
+    """
+    z, counts = np.unique(np.asarray(numbers), return_counts=True)
+    smallest = counts // np.gcd.reduce(counts)
+    return _formula_valid(tuple(zip(z.tolist(), smallest.tolist(), strict=True)))
+
+
+@lru_cache(maxsize=100_000)
+def _formula_valid(formula: tuple[tuple[int, int], ...]) -> bool:
+    """As `composition_valid`, for (atomic number, smallest whole number of atoms) by element."""
+    import smact
+    from ase.data import chemical_symbols
+
+    counts = {chemical_symbols[z]: n for z, n in formula}
+    if len(counts) == 1 or all(symbol in _metals() for symbol in counts):
+        return True
+    elements = []
+    for symbol, count in counts.items():
+        try:
+            element = smact.Element(symbol)
+        except (NameError, KeyError, ValueError):  # beyond the tables
+            return False
+        states = element.oxidation_states_smact14
+        if element.pauling_eneg is None or not states:
+            return False
+        elements.append((float(element.pauling_eneg), count, tuple(states)))
+    return _neutral(elements)
+
+
+def _neutral(elements: list[tuple[float, int, tuple[int, ...]]]) -> bool:
+    """Whether charges of (electronegativity, count, oxidation states) balance with cations below all anions.
+
+    The Pauling order holds exactly if one cut through the sorted electronegativities has no anion below and no
+    cation above it; elements of equal electronegativity lie on the same side.
+    """
+    levels = sorted({e for e, _, _ in elements})
+    for cut in [(a + b) / 2 for a, b in pairwise(levels)] + [levels[0] - 1.0, levels[-1] + 1.0]:
+        charges = {0}
+        for electronegativity, count, states in elements:
+            allowed = {s * count for s in states if (s >= 0 if electronegativity < cut else s <= 0)}
+            charges = {total + charge for total in charges for charge in allowed}
+        if 0 in charges:
+            return True
+    return False
+
+
+@cache
+def _metals() -> frozenset[str]:
+    import smact
+
+    return frozenset(smact.metals)
