@@ -1,0 +1,148 @@
+"""The command line: `hpcgen run CONFIG`, one command per stage, and `hpcgen inspect FILE`.
+
+A user's mistake ends with one message and a documented exit code (docs/commands.md), never with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcgen import __version__, config, farm, pipeline
+from hpcgen.errors import EXIT_INTERNAL, EXIT_OK, HpcgenError, LaunchError, UsageError
+from hpcgen.stages.context import Context
+
+log = logging.getLogger("hpcgen")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    _set_up_logging(arguments.verbose)
+    try:
+        return arguments.handler(arguments)
+    except HpcgenError as error:
+        if pipeline.is_main_process():
+            print(f"hpcgen: {error}", file=sys.stderr)
+        return _end_all_ranks(error.exit_code)
+    except KeyboardInterrupt:
+        print("hpcgen: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print(f"hpcgen: this is a bug in hpcgen {__version__}; please report it with the lines above", file=sys.stderr)
+        return _end_all_ranks(EXIT_INTERNAL)
+
+
+def _end_all_ranks(code: int) -> int:
+    """Where one rank of several cannot go on, the others must not wait for it."""
+    try:
+        world = farm.world()
+    except LaunchError:  # the ranks do not see each other, so nobody waits
+        return code
+    if world.size > 1:
+        world.abort(code)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hpcgen",
+        description="Discover crystals: train a generator, sample, reconstruct over MPI, relax, rank by stability.",
+        epilog="Example: hpcgen run configs/quickstart.yaml. Exit codes are listed in docs/commands.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"hpcgen {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    for s in pipeline.STAGES:
+        sub = _campaign_command(commands, s.name, s.does, _stage)
+        sub.add_argument(
+            "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
+        )
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="print what a file of a run folder holds",
+        epilog="Example: hpcgen inspect runs/quickstart/candidates.h5",
+    )
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inspect.add_argument("--verify", action="store_true", help="check every record against its checksum")
+    inspect.set_defaults(handler=_inspect)
+    for sub in commands.choices.values():
+        sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
+    return parser
+
+
+def _campaign_command(commands, name: str, does: str, handler) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=does, description=does, epilog=f"Example: hpcgen {name} configs/quickstart.yaml --set sample.n=200"
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of the campaign")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and do nothing")
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _context(arguments: argparse.Namespace) -> Context:
+    campaign = config.load(arguments.config, arguments.overrides)
+    return Context(campaign, arguments.run_dir or Path("runs") / campaign.name)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    context = _context(arguments)
+    if arguments.dry_run:
+        print("\n".join(pipeline.plan(context)))
+        return EXIT_OK
+    code = pipeline.run_all(context, until=arguments.until)
+    if code == EXIT_OK and pipeline.done(context, pipeline.STAGES[-1]):
+        from hpcgen.report import summary
+
+        print("\n".join(summary(context.folder)))
+        print(f"report: {context.path('report') / 'index.html'}")
+    return code
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    context = _context(arguments)
+    if arguments.dry_run:
+        s = pipeline.stage(arguments.command)
+        state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
+        print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
+        return EXIT_OK
+    pipeline.run_stage(context, arguments.command, redo=arguments.redo)
+    return EXIT_OK
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from hpcgen import store
+
+    for file in arguments.files:
+        if not file.exists():
+            raise UsageError(f"there is no file {file}", remedy="give the path of an HDF5 file of a run folder")
+        print(store.describe_file(file))
+        if arguments.verify:
+            with store.open(file) as f:
+                f.verify()
+                print(f"verified: all {len(f)} records match their checksums")
+    return EXIT_OK
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    level = logging.DEBUG if verbose else logging.INFO
+    log.setLevel(level if pipeline.is_main_process() else logging.ERROR)
+
+
+def program() -> int:
+    """`hpcgen-train`, `hpcgen-reconstruct` and so on: the command is in the program's name."""
+    return main([Path(sys.argv[0]).name.removeprefix("hpcgen-"), *sys.argv[1:]])

@@ -1,0 +1,120 @@
+"""The run folder: which configuration it belongs to, and where each stage finds its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpcgen.config import Config
+from hpcgen.errors import Failure, RunFolderError
+
+log = logging.getLogger("hpcgen")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What entered a stage, what left it, and the rest by kind of failure.
+
+    Raises:
+        ValueError: if the books do not balance: an item was lost or doubled.
+    """
+
+    stage: str
+    entered: int
+    left: int
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.entered != self.left + sum(self.failures.values()):
+            raise ValueError(f"{self.stage}: {self.entered} in != {self.left} out + {dict(self.failures)}")
+
+    @classmethod
+    def of(cls, stage: str, entered: int, left: int, failures: Iterable[Failure | str]) -> Balance:
+        """The balance with failures (or kinds) counted, most frequent first."""
+        kinds = Counter(f.kind if isinstance(f, Failure) else f for f in failures)
+        return cls(stage, entered, left, dict(kinds.most_common()))
+
+    def __str__(self) -> str:
+        rest = "".join(f" + {count} {kind}" for kind, count in self.failures.items())
+        return f"{self.stage}: {self.entered} in = {self.left} out{rest}"
+
+    def to_json(self) -> str:
+        """As stored in the `balance` attribute of the stage's output."""
+        return json.dumps(self.__dict__)
+
+    @classmethod
+    def from_json(cls, text: str) -> Balance:
+        """The balance as an output file stores it."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Context:
+    """One campaign: its configuration and its folder. Every stage takes a `Context` and returns a `Balance`.
+
+    Attributes:
+        config: the validated configuration.
+        folder: the run folder, `runs/<name>` unless said otherwise.
+        config_dir: what relative paths of the configuration start from (the working folder).
+    """
+
+    config: Config
+    folder: Path
+    config_dir: Path = field(default_factory=Path.cwd)
+
+    def path(self, name: str) -> Path:
+        """A file of the run folder."""
+        return self.folder / name
+
+    def claim(self) -> None:
+        """Make the run folder, or check that it belongs to this configuration. Overwrites nothing.
+
+        Raises:
+            RunFolderError: if it belongs to another configuration; the message names the keys that differ.
+        """
+        record = self.path("config.yaml")
+        if record.exists():
+            try:
+                owner = Config.model_validate(yaml.safe_load(record.read_text(encoding="utf-8")))
+            except (ValueError, yaml.YAMLError):
+                raise RunFolderError(
+                    f"{record} is not a configuration of this version of hpcgen",
+                    remedy="use another run folder (--run-dir), or move this one away",
+                ) from None
+            if owner.digest() != self.config.digest():
+                changed = _differences(owner.model_dump(mode="json"), self.config.model_dump(mode="json"))
+                raise RunFolderError(
+                    f"{self.folder} belongs to another configuration: {'; '.join(changed)}",
+                    expected=f"digest {owner.digest()}, found {self.config.digest()}",
+                    remedy="use another run folder (--run-dir or another `name`), or restore the configuration",
+                )
+            return
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise RunFolderError(
+                f"{self.folder} is not empty and holds no config.yaml, so it is not a run folder",
+                remedy="give an empty or new folder with --run-dir",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = record.with_suffix(f".tmp{os.getpid()}")
+        temporary.write_text(self.config.text(), encoding="utf-8")
+        temporary.replace(record)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: old there, new here` for every leaf that differs."""
+    out: list[str] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            out.append(f"{prefix}{key} is {a!r} there and {b!r} here")
+    return [d for d in out if not d.startswith(("farm.", "report."))] if not prefix else out

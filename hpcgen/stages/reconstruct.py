@@ -1,0 +1,78 @@
+"""Stage reconstruct: samples.h5 -> candidates.h5, over all MPI ranks.
+
+Every rank opens samples.h5 itself and reads only the sample it works on. A candidate's random stream is seeded by
+its own id, so the candidates are the same on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from hpcgen import farm, provenance, store
+from hpcgen.errors import Failure, StoreError
+from hpcgen.family import Reconstructor, get_family
+from hpcgen.flow import Candidate, make_id, seed_of
+from hpcgen.stages.context import Balance, Context
+
+log = logging.getLogger("hpcgen")
+
+STAGE = "reconstruct"
+
+
+def run(ctx: Context) -> Balance | None:
+    """Turn every sample into a crystal and write candidates.h5. All ranks call it.
+
+    Returns:
+        The balance on rank 0, None on the others.
+
+    Raises:
+        StoreError: if samples.h5 is missing, damaged or of another schema, or its attributes do not fit its family.
+        ConfigError: if its family is not known here.
+    """
+    config, path = ctx.config, ctx.path("samples.h5")
+    world = farm.world()
+    with store.open(path) as samples:
+        family = str(samples.attrs.get("family", ""))
+        if samples.schema != "hpcgen.samples" or not family:
+            raise StoreError(
+                f"{path} holds {samples.schema}" + ("" if family else ", and names no family"),
+                expected="hpcgen.samples as `hpcgen sample` writes it",
+            )
+        if world.rank == 0:
+            samples.verify()
+        reconstructor = get_family(family).reconstructor(samples.attrs, config)
+        ids = samples.ids
+        run_digest = config.identity(STAGE)
+        candidate_ids = [make_id(run_digest, STAGE, i) for i in range(len(ids))]
+        _warm_up(reconstructor, world)
+
+        def work(index: int) -> Candidate | Failure:
+            seed = seed_of(config.seed, candidate_ids[index], STAGE)
+            return reconstructor.reconstruct(samples[index], candidate_ids[index], seed)
+
+        # the schedule is rank 0's; shards of other samples are never taken for these
+        costs = [reconstructor.cost(s) for s in samples] if world.rank == 0 else [0.0] * len(ids)
+        shards = ctx.path(f"shards-{STAGE}-{samples.content_digest[:16]}")
+        result = farm.run(ids, costs, work, Candidate, shards=shards, config=config.farm, label=STAGE, world=world)
+        if result is None:
+            return None
+        balance = Balance.of(STAGE, len(ids), len(result.records), result.failures)
+        store.write(
+            ctx.path("candidates.h5"),
+            Candidate,
+            result.records,
+            failures=result.failures,
+            header=provenance.header(config, {path.name: samples.content_digest}),
+            attrs={"family": family, "balance": balance.to_json()},
+        )
+    farm.finish(shards)
+    return balance
+
+
+def _warm_up(reconstructor: Reconstructor, world: farm.World) -> None:
+    """Compile kernels outside the tasks; rank 0 first, so that the others find its work in the cache."""
+    if world.rank == 0:
+        reconstructor.warm_up()
+    world.barrier()
+    if world.rank != 0:
+        reconstructor.warm_up()
