@@ -1,0 +1,161 @@
+"""Scheduling, launch detection, merging and progress, without processes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcgen import farm, store
+from hpcgen.config import FarmConfig
+from hpcgen.crystal import Crystal
+from hpcgen.errors import Failure, StoreError
+from hpcgen.farm.progress import Progress
+from hpcgen.farm.schedule import LONGEST, Schedule, order_of
+from hpcgen.farm.shards import merge, next_start, scan, shard_path
+from hpcgen.farm.world import tasks_launched
+from hpcgen.flow import Entry
+
+
+def entry(name: str) -> Entry:
+    return Entry(name, Crystal(3 * np.eye(3), np.zeros((1, 3)), np.array([84])), "here", "train")
+
+
+def chunks(schedule: Schedule) -> list[tuple[int, int]]:
+    out = []
+    while True:
+        start, stop = schedule.next()
+        if start == stop:
+            return out
+        out.append((start, stop))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 7, 500])
+@pytest.mark.parametrize("kind", ["equal", "free", "spread", "one giant", "none"])
+def test_every_task_goes_out_once_and_chunks_keep_their_size(ranks: int, kind: str) -> None:
+    costs = {
+        "equal": np.full(1000, 0.01),
+        "free": np.zeros(1000),
+        "spread": np.sort(np.random.default_rng(0).lognormal(-4, 1.5, 1000))[::-1],
+        "one giant": np.array([50.0] + [0.001] * 500),
+        "none": np.zeros(0),
+    }[kind]
+    given = chunks(Schedule(costs, ranks, chunk_seconds=1.0))
+    assert [a for a, _ in given] == [0, *(b for _, b in given)][: len(given)]
+    assert (given[-1][1] if given else 0) == len(costs)
+    for a, b in given:
+        assert b - a == 1 or (costs[a:b].sum() <= 1.0 + 1e-9 and b - a <= LONGEST)
+        assert b - a <= max(1, -(-(len(costs) - a) // (3 * ranks)))
+
+
+def test_chunks_shrink_towards_the_end() -> None:
+    sizes = [b - a for a, b in chunks(Schedule(np.full(2000, 1 / 128), ranks=4, chunk_seconds=1.0))]
+    assert sizes[0] == 128
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+
+
+def test_chunks_follow_the_measured_pace() -> None:
+    schedule = Schedule(np.full(10000, 1 / 128), ranks=2, chunk_seconds=1.0)
+    assert np.diff(schedule.next()) == 128
+    schedule.learn(estimated=1.0, measured=10.0)
+    assert np.diff(schedule.next()) == 12
+
+
+def test_expensive_tasks_go_first_and_done_ones_not_at_all() -> None:
+    done = np.array([False, True, False, False, False])
+    assert order_of([1.0, 9.0, 5.0, 1.0, 7.0], done).tolist() == [4, 2, 0, 3]
+    for costs in ([1.0, -1.0, 0, 0, 0], [1.0, np.nan, 0, 0, 0], [1.0]):
+        with pytest.raises(ValueError, match="costs"):
+            order_of(costs, done)
+
+
+@pytest.mark.parametrize(
+    ("environ", "tasks"),
+    [
+        ({}, 1),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "0"}, 4),
+        ({"PMI_SIZE": "3", "PMI_RANK": "1"}, 3),
+        ({"PMIX_RANK": "0"}, 0),
+        # a batch script: SLURM_PROCID is set, SLURM_STEP_ID is not (seen with Slurm 22.05)
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "16", "SLURM_PROCID": "0"}, 1),
+        # srun
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "16"}, 16),
+        ({"SLURM_STEP_ID": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "1"}, 1),
+        # the interactive step of salloc
+        ({"SLURM_STEP_ID": "4294967290", "SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, 1),
+        # mpiexec inside an allocation: its daemons are a step of one task a node
+        ({"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, 8),
+    ],
+)
+def test_what_the_launcher_started(environ: dict[str, str], tasks: int) -> None:
+    assert tasks_launched(environ) == tasks
+
+
+def test_merge_keeps_the_first_of_doubles_and_names_what_is_missing(tmp_path: Path) -> None:
+    assert next_start(tmp_path) == 1
+    for start, names in ((1, ["b", "a"]), (2, ["c", "a", "stranger"])):
+        writer = store.ShardWriter(shard_path(tmp_path, start, 0), Entry)
+        for name in names:
+            writer.append(Failure(name, "x", f"start-{start}", "") if name == "a" else entry(name), name)
+        writer.commit()
+        writer.seal() if start == 1 else writer.close()  # the second start was killed
+    (tmp_path / "shard-notes.txt").write_text("somebody's file")
+    assert next_start(tmp_path) == 3
+    assert scan(tmp_path, ["a", "b", "c", "d"], Entry).tolist() == [True, True, True, False]
+    items = merge(tmp_path, ["a", "b", "c"], Entry)
+    assert [i.id for i in items] == ["a", "b", "c"]
+    assert items[0].kind == "start-1"
+    with pytest.raises(StoreError, match=r"1 of 4 tasks have no result .* such as d"):
+        merge(tmp_path, ["a", "b", "c", "d"], Entry)
+
+
+def test_a_run_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"task{i}" for i in range(30)]
+    config, shards, calls = FarmConfig(), tmp_path / "shards", []
+
+    def work(index: int) -> Entry | Failure:
+        calls.append(index)
+        return Failure(names[index], "test", "odd", "") if index % 2 else entry(names[index])
+
+    with caplog.at_level(logging.INFO, "hpcgen"):
+        result = farm.run(names, np.arange(30.0), work, Entry, shards=shards, config=config, label="toy")
+    assert result is not None
+    assert calls == list(range(29, -1, -1))  # expensive first
+    assert [i.id for i in result.items] == names
+    assert [f.id for f in result.failures] == names[1::2]
+    assert [r.id for r in result.records] == names[::2]
+    assert result.resumed == 0
+    assert result.busy.shape == (1,)
+    assert 0 < result.busy[0] <= 1
+    assert "on 1 ranks, busy" in caplog.text
+
+    again = farm.run(names, np.arange(30.0), work, Entry, shards=shards, config=config, label="toy")
+    assert again is not None
+    assert again.resumed == 30
+    assert len(calls) == 30  # nothing was computed twice
+    assert [i.id for i in again.items] == names
+    farm.finish(shards)
+    assert not shards.exists()
+
+
+def test_wrong_use_is_refused(tmp_path: Path) -> None:
+    def call(ids: list[str], work) -> None:
+        farm.run(ids, np.ones(len(ids)), work, Entry, shards=tmp_path / "s", config=FarmConfig(), label="toy")
+
+    with pytest.raises(ValueError, match="not unique"):
+        call(["a", "a"], lambda i: entry("a"))
+    with pytest.raises(TypeError, match="task a gave str"):
+        call(["a"], lambda i: "no record")
+
+
+def test_progress_lines_say_how_far_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress("toy", total=100, resumed=40, interval=0.0)
+    with caplog.at_level(logging.INFO, "hpcgen"):
+        progress.show(15, 2)
+        progress.close(np.array([0.9, 0.5]), 12.3)
+    assert "toy: 55/100 done, 2 failed" in caplog.text
+    assert "s left" in caplog.text
+    assert "12.3 s on 2 ranks, busy 90% 50%" in caplog.text
