@@ -219,6 +219,16 @@ class FarmConfig(Section):
     )
     chunk_seconds: Positive = Field(1.0, description="work handed out at a time")
     log_interval: Positive = Field(30.0, description="seconds between progress lines of a batch job")
+    max_kills: Count = Field(
+        3, description="a task that has killed its process so often is set aside as a failure, and the run goes on"
+    )
+    task_limit: Positive = Field(
+        3600.0, description="seconds that one task may take before it is a failure; a guard against hangs, not a budget"
+    )
+    grace: Positive = Field(
+        30.0, description="seconds that a task in hand may go on after a stop signal; then it is left to the next start"
+    )
+    ranks_per_gpu: Count = Field(1, description="ranks of a node that may share one GPU")
 
 
 class Config(Section):

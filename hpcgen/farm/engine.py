@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import sys
 import time
 import traceback
@@ -16,89 +17,124 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcgen import __version__, store
+from hpcgen import __version__
 from hpcgen.config import FarmConfig
-from hpcgen.errors import EXIT_INTERNAL, EXIT_REQUEUE, Failure, HpcgenError, LaunchError
+from hpcgen.errors import EXIT_INTERNAL, EXIT_REQUEUE, DeviceFailure, Failure, HpcgenError, LaunchError
+from hpcgen.farm import agreement, lock
+from hpcgen.farm.attempts import count_kills, last_start
+from hpcgen.farm.channel import Channel, DeadRankError, exit_with
+from hpcgen.farm.coordinator import Coordinator
+from hpcgen.farm.messages import Source, Tally
 from hpcgen.farm.progress import Progress
-from hpcgen.farm.ranks import Coordinator, Source, Tally, Worker
 from hpcgen.farm.schedule import Schedule, order_of
-from hpcgen.farm.shards import merge, next_start, scan, shard_path
+from hpcgen.farm.shards import Catalogue, next_start
 from hpcgen.farm.signals import StopFlag
-from hpcgen.farm.world import World, wait
+from hpcgen.farm.solo import obey, order_received
+from hpcgen.farm.tasks import Hands
+from hpcgen.farm.worker import Worker
+from hpcgen.farm.world import World
 from hpcgen.farm.world import world as launched_world
 
 log = logging.getLogger("hpcgen")
-COMMIT_SECONDS = 0.5  # what a kill can cost each rank
-COMMIT_RESULTS = 512  # bounds memory: a commit takes about 5 ms, whether of 1 result or of 100
 
 
 @dataclass(frozen=True)
 class FarmResult:
-    """What rank 0 gets.
+    """What the leader gets.
 
     Attributes:
-        items: (M) a record or a `Failure` per task, in the order of the tasks.
+        tasks: how many there are; each has a record or a failure.
         seconds: wall time of this start.
         busy: (ranks,) share of that time that each rank spent on tasks.
         resumed: results that earlier starts had committed.
     """
 
-    items: list[Any]
+    tasks: int
     seconds: float
     busy: NDArray[np.float64]
     resumed: int
+    _catalogue: Catalogue | None
 
     @property
-    def records(self) -> list[Any]:
-        """The items that are no failures, in order."""
-        return [item for item in self.items if not isinstance(item, Failure)]
+    def records(self) -> int:
+        """How many tasks gave a record."""
+        return self._stored.records
 
     @property
     def failures(self) -> list[Failure]:
-        """The failures, in order."""
-        return [item for item in self.items if isinstance(item, Failure)]
+        """The failures, in the order of the tasks."""
+        return self._stored.failures()
+
+    def items(self) -> list[Any]:
+        """A record or a `Failure` per task, in order, all in memory."""
+        return self._stored.items()
+
+    def write(self, path: Path, *, header: Any, attrs: dict[str, Any]) -> None:
+        """Write all records and failures, in the order of the tasks, as `store.write` does, in bounded memory."""
+        self._stored.write(path, header=header, attrs=attrs)
+
+    @property
+    def _stored(self) -> Catalogue:
+        if self._catalogue is None:
+            raise ValueError("nothing was stored: the farm ran without a folder for shards")
+        return self._catalogue
 
 
 def run(
-    task_ids: Sequence[str],
+    task_ids: Sequence[str] | NDArray[np.bytes_],
     costs: ArrayLike,
     work: Callable[[int], Any],
     record_type: type,
     *,
-    shards: Path,
+    shards: Path | None,
     config: FarmConfig,
     label: str,
+    deliver: Callable[[FarmResult], Any] | None = None,
+    name_of: Callable[[int], str] | None = None,
     world: World | None = None,
-) -> FarmResult | None:
-    """Do every task that has no committed result yet, and gather all results on rank 0.
+) -> Any:
+    """Do every task that has no committed result yet, and hand all results to the leader.
 
-    Every rank calls it with the same tasks. Which rank does which task, and how often the run was killed, does
-    not change the items.
+    Every rank calls it with the same tasks. The leader is rank 0; if it dies and the MPI survives that, the next one
+    is. Which rank does which task, and how often the run was killed, does not change the result.
 
     Args:
         task_ids: (M) unique ids, at most 16 ASCII characters.
-        costs: (M,) estimated seconds of each task; only the schedule depends on them.
-        work: index of a task -> a record of `record_type` or a `Failure`; must depend on nothing but the task.
+        costs: (M,) estimated seconds of each task, needed on rank 0 only; only the schedule depends on them.
+        work: index of a task -> a record of `record_type` or a `Failure`; must depend on nothing but the task. If it
+            raises, that is a `Failure` of the kind `internal-error`; `DeviceFailure` takes this rank out of the run;
+            an `HpcgenError` ends the run.
         record_type: a type that the store knows.
-        shards: folder for the shards, seen by all ranks; kept until `finish`.
-        config: chunk size and log interval.
+        shards: folder for the shards, seen by all ranks; None: results are dropped, to measure scheduling alone.
+        config: limits, chunk size and log interval.
         label: name of the stage, for messages.
+        deliver: called on the leader with the `FarmResult`, to write the output, while the others wait; if the leader
+            dies in it, the next one calls it again. After it the shards are removed.
+        name_of: index -> id of the item in failures that the farm makes itself; default: the task's id.
         world: the ranks; default: those that the launcher started.
 
     Returns:
-        The result on rank 0, None on the others.
+        On the leader what `deliver` returned, or the `FarmResult` if there is none; None on the others.
 
     Raises:
-        LaunchError: on all ranks, if they do not have the same tasks or the same version of hpcgen.
-        StoreError: if shards in the folder hold other records.
+        LaunchError: if the ranks do not have the same tasks or the same version of hpcgen, or no device works.
+        StoreError: if shards in the folder hold other records, or cannot be written.
         SystemExit: with code 75, after SIGTERM or SIGUSR1, with everything done so far committed.
     """
+    ids = np.asarray(task_ids, dtype="S16")
+    if order := order_received(label):
+        return obey(order, int(np.flatnonzero(ids == order.task.encode())[0]), work, record_type)
     world = world or launched_world()
-    _check_agreement(world, task_ids)
+    agreement.check(world, {"hpcgen version": __version__, "tasks": hashlib.sha256(ids.tobytes()).hexdigest()})
+    channel = Channel(world.comm) if world.comm is not None else None
+    farm = _Farm(channel, ids, costs, work, record_type, shards, config, label, deliver, name_of)
     try:
-        return _Farm(world, task_ids, work, record_type, shards, config, label).run(costs)
+        return farm.run()
     except BaseException as error:
-        if world.size == 1 or (isinstance(error, SystemExit) and error.code == EXIT_REQUEUE):
+        if isinstance(error, SystemExit):
+            exit_with(int(error.code or 0))
+            raise
+        if world.size == 1:
             raise
         # The others wait for messages of this rank, so an exception here may not just unwind.
         if isinstance(error, HpcgenError):
@@ -110,138 +146,211 @@ def run(
 
 
 class _Farm:
-    """One start of a farm on one rank."""
+    """The farm on one rank."""
 
     def __init__(
         self,
-        world: World,
-        task_ids: Sequence[str],
+        channel: Channel | None,
+        ids: NDArray[np.bytes_],
+        costs: ArrayLike,
         work: Callable[[int], Any],
         record_type: type,
-        shards: Path,
+        shards: Path | None,
         config: FarmConfig,
         label: str,
+        deliver: Callable[[FarmResult], Any] | None,
+        name_of: Callable[[int], str] | None,
     ) -> None:
-        self._world, self._ids, self._work, self._type = world, task_ids, work, record_type
-        self._shards, self._config, self._label = shards, config, label
-        self._writer: store.ShardWriter | None = None
-        self._failed = 0  # failures since the last commit
-        self._last_commit = time.monotonic()
-        self._tally = Tally()
+        self._channel, self._ids, self._costs, self._work, self._type = channel, ids, costs, work, record_type
+        self._shards, self._config, self._label, self._deliver = shards, config, label, deliver
+        self._name_of = name_of or (lambda index: bytes(ids[index]).decode("ascii"))
+        self._catalogue: Catalogue | None = None
+        self._kept: list[Any] = []  # buffers of a channel that broke: MPI may still look at them
+        self._who = channel.rank if channel else 0  # number at the launch, which people know a rank by
+        self._alive = np.arange(channel.size if channel else 1)
+        self._hosts: dict[int, str] = {}
 
-    def run(self, costs: ArrayLike) -> FarmResult | None:
+    def run(self) -> Any:
+        with StopFlag(self._config.task_limit, self._config.grace) as self._stop:
+            while True:
+                try:
+                    if self._channel and not self._hosts:
+                        self._hosts = dict(zip(self._alive.tolist(), self._channel.host_names(), strict=True))
+                    return self._start()
+                except DeadRankError:
+                    self._recover()
+
+    @property
+    def _leads(self) -> bool:
+        return self._channel is None or self._channel.rank == 0
+
+    def _start(self) -> Any:
+        """One attempt to finish everything with the ranks that are alive."""
         began = time.monotonic()
-        self._order, self._costs, self._start = self._plan(costs)
-        with StopFlag() as stop:
-            self._stop = stop
-            source: Source
-            coordinator = None
-            if self._world.rank == 0:
-                resumed = len(self._ids) - len(self._order)
-                progress = Progress(self._label, len(self._ids), resumed, self._config.log_interval)
-                schedule = Schedule(self._costs, self._world.size, self._config.chunk_seconds)
-                source = coordinator = Coordinator(self._world, schedule, stop, progress)
-            else:
-                source = Worker(self._world, stop)
-            self._consume(source)
-            source.finish(self._tally)
-            done = sum(t.done for t in coordinator.tallies) if coordinator else 0
-            complete = self._share(np.array([done == len(self._order)], dtype=np.uint8))[0]
+        tally = Tally()
+        self._plan()
+        hands = Hands(
+            self._ids,
+            self._work,
+            self._name_of,
+            self._type,
+            self._shards,
+            self._config,
+            self._label,
+            self._stop,
+            tally,
+        )
+        hands.open(self._number, self._channel.rank if self._channel else 0)
+        source: Source
+        coordinator = None
+        if self._leads:
+            costs = np.broadcast_to(np.asarray(self._costs, dtype=np.float64), self._ids.shape)[self._order]
+            ranks = self._channel.size if self._channel else 1
+            schedule = Schedule(costs, ranks, self._config.chunk_seconds, len(self._kills))
+            resumed = len(self._ids) - len(self._order)
+            progress = Progress(self._label, len(self._ids), resumed, ranks, self._config.log_interval)
+            source = coordinator = Coordinator(self._channel, schedule, dict(self._kills), self._stop, progress)
+        else:
+            assert self._channel is not None
+            source = Worker(self._channel, self._stop)
+        self._kept.append(source)
+        try:
+            self._consume(source, hands, tally)
+            source.finish(tally)
+        finally:
+            if coordinator:
+                coordinator.close()
         seconds = time.monotonic() - began
+        state = np.zeros(2, np.uint8)
         if coordinator:
+            done = sum(t.done for t in coordinator.tallies)
             busy = np.array([t.busy / seconds for t in coordinator.tallies])
-            progress.close(busy, seconds)
+            progress.close(done, busy, seconds)
+            state[:] = done == len(self._order), coordinator.all_retired
+        complete, helpless = (bool(v) for v in self._share(state))
+        if not complete and helpless and not self._leads:
+            raise SystemExit(LaunchError.exit_code)  # one message is enough
+        if not complete and helpless:
+            raise LaunchError(
+                f"{self._label}: the device of every rank has failed",
+                expected="at least one GPU that works",
+                remedy="look for Xid errors (dmesg, nvidia-smi -q), then run the same command again: it resumes",
+            )
         if not complete:
             if coordinator:
                 left = len(self._order) - done
                 log.warning("%s: stopped by a signal, everything done is saved, %d tasks are left", self._label, left)
             raise SystemExit(EXIT_REQUEUE)
-        if not coordinator:
-            return None
-        return FarmResult(merge(self._shards, self._ids, self._type), seconds, busy, resumed)
+        result = None
+        if coordinator:
+            result = FarmResult(len(self._ids), seconds, busy, resumed, self._catalogue)
+        return self._hand_over(result)
 
-    def _plan(self, costs: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-        """Rank 0 looks at what is done; all ranks learn the open tasks in order, their costs and the start's number."""
-        order, cost, head = np.zeros(0, np.int64), np.zeros(0), np.zeros(2, np.int64)
-        if self._world.rank == 0:
-            self._shards.mkdir(parents=True, exist_ok=True)
-            order = order_of(costs, scan(self._shards, self._ids, self._type))
-            cost = np.asarray(costs, dtype=np.float64)[order]
-            head = np.array([len(order), next_start(self._shards)], dtype=np.int64)
-        pending, start = (int(v) for v in self._share(head))
-        if self._world.rank != 0:
-            order, cost = np.empty(pending, np.int64), np.empty(pending)
-        return self._share(order), self._share(cost), start
+    def _plan(self) -> None:
+        """The leader looks at what is done; all ranks learn the open tasks in order, and the start's number."""
+        order, head = np.zeros(0, np.int64), np.zeros(2, np.int64)
+        kills: dict[int, int] = {}
+        if self._leads:
+            if len(np.unique(self._ids)) != len(self._ids):
+                raise ValueError("task ids are not unique")
+            done, number = np.zeros(len(self._ids), bool), 1
+            if self._shards is not None:
+                self._shards.mkdir(parents=True, exist_ok=True)
+                self._catalogue = Catalogue(self._shards, self._ids, self._type)
+                self._catalogue.scan()
+                done = self._catalogue.done
+                number = max(next_start(self._shards), last_start(self._shards) + 1)
+            order = order_of(np.broadcast_to(self._costs, self._ids.shape), done)
+            order, kills = self._suspects_first(order)
+            head = np.array([len(order), number], dtype=np.int64)
+        pending, self._number = (int(v) for v in self._share(head))
+        self._order = self._share(order if self._leads else np.empty(pending, np.int64))
+        self._kills = kills
 
-    def _consume(self, source: Source) -> None:
-        """Work until the source has nothing more, then seal."""
+    def _suspects_first(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, int]]:
+        """The order with the tasks in which processes died at the front, and their kills by position."""
+        counts = count_kills(self._shards) if self._shards is not None else {}
+        if not counts:
+            return order, {}
+        suspect = np.isin(self._ids[order], np.array(list(counts), dtype="S16"))
+        kills = {position: counts[bytes(self._ids[index])] for position, index in enumerate(order[suspect])}
+        return np.concatenate([order[suspect], order[~suspect]]), kills
+
+    def _consume(self, source: Source, hands: Hands, tally: Tally) -> None:
+        """Work until there is nothing more, then seal."""
         try:
-            while not self._stop.raised and (chunk := source.next(self._tally)) is not None:
-                for position in range(*chunk):
-                    self._do(position)
-                    self._tally.stopped = self._stop.raised
-                    if source.between_tasks(self._tally):
+            retired = False
+            while not (self._stop.raised or retired):
+                chunk = source.next(tally)
+                if chunk is None:
+                    hands.settle()
+                    chunk = source.wait(tally)
+                    if chunk is None:
+                        break
+                start, stop, kills = chunk
+                if kills:
+                    hands.do_alone(int(self._order[start]), kills)
+                    continue
+                for position, index in enumerate(self._order[start:stop].tolist(), start):
+                    try:
+                        hands.do(index)
+                    except DeviceFailure as error:
+                        log.error("rank %s: its device failed, the others go on: %s", self._named(self._who), error)
+                        hands.settle()
+                        source.retire(tally, position, (position + 1, stop))
+                        retired = True
+                        break
+                    if source.leave():
                         break
         except BaseException:
             with suppress(Exception):  # the first error is the one to report
-                self._seal()
+                hands.seal()
             raise
-        self._tally.stopped = self._stop.raised
-        self._seal()
+        finally:
+            tally.stopped = self._stop.raised
+        hands.seal()
 
-    def _do(self, position: int) -> None:
-        index = int(self._order[position])
-        began = time.monotonic()
-        try:
-            result = self._work(index)
-            self._shard().append(result, self._ids[index])
-        except BaseException:
-            log.error("rank %d: task %s (%s) raised", self._world.rank, self._ids[index], self._label)
-            raise
-        self._failed += isinstance(result, Failure)
-        if self._shard().pending >= COMMIT_RESULTS or time.monotonic() - self._last_commit >= COMMIT_SECONDS:
-            self._commit()
-        self._tally.busy += time.monotonic() - began
-        self._tally.estimated += float(self._costs[position])
+    def _hand_over(self, result: FarmResult | None) -> Any:
+        """Let the leader deliver while the others wait."""
+        value: Any = result
+        if result is not None and self._catalogue is not None:
+            self._catalogue.scan(self._number)
+            self._catalogue.await_complete()
+        if result is not None and self._deliver is not None:
+            lock.check()
+            value = self._deliver(result)
+        self._share(np.zeros(1, np.uint8))
+        if self._leads and self._deliver is not None and self._shards is not None:
+            shutil.rmtree(self._shards)
+        return value
 
-    def _shard(self) -> store.ShardWriter:
-        """This rank's shard, made with the first result: ranks without one leave no file."""
-        if self._writer is None:
-            path = shard_path(self._shards, self._start, self._world.rank)
-            self._writer = store.ShardWriter(path, self._type)
-        return self._writer
+    def _recover(self) -> None:
+        """Go on without the dead."""
+        assert self._channel is not None
+        before = self._alive
+        self._kept.append(self._channel)
+        led = self._channel.rank == 0
+        while True:
+            self._channel.revoke()
+            self._channel = self._channel.survivors()
+            self._kept.append(self._channel)
+            try:
+                self._alive = self._channel.collect(np.array([self._who]))[:, 0]
+                break
+            except DeadRankError:
+                continue
+        if self._channel.rank != 0:
+            return
+        if not led:
+            lock.inherit()
+        dead = [self._named(rank) for rank in np.setdiff1d(before, self._alive).tolist()]
+        log.warning(
+            "%s: rank%s %s died; %d ranks go on", self._label, "s" * (len(dead) > 1), ", ".join(dead), len(self._alive)
+        )
 
-    def _commit(self) -> None:
-        self._tally.done = self._shard().commit()
-        self._tally.failed += self._failed
-        self._failed = 0
-        self._last_commit = time.monotonic()
-
-    def _seal(self) -> None:
-        if self._writer is not None:
-            self._commit()
-            self._writer.seal()
+    def _named(self, rank: int) -> str:
+        return f"{rank} ({self._hosts[rank]})" if rank in self._hosts else str(rank)
 
     def _share(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Rank 0's array on every rank."""
-        if self._world.comm is not None:
-            wait(self._world.comm.Ibcast(data, root=0))
-        return data
-
-
-def _check_agreement(world: World, task_ids: Sequence[str]) -> None:
-    """Raise on every rank if the ranks do not have the same tasks and version."""
-    if len(set(task_ids)) != len(task_ids):
-        raise ValueError("task ids are not unique")
-    if world.comm is None:
-        return
-    mine = hashlib.blake2b("\n".join([__version__, *task_ids]).encode(), digest_size=32).digest()
-    everybody = np.empty((world.size, 32), dtype=np.uint8)
-    wait(world.comm.Iallgather(np.frombuffer(mine, dtype=np.uint8), everybody))
-    other = np.flatnonzero((everybody != everybody[0]).any(axis=1))
-    if len(other):
-        raise LaunchError(
-            f"ranks {', '.join(map(str, other[:8]))} have other tasks, or another version of hpcgen, than rank 0",
-            expected="the same configuration, input files and installation on every node",
-            remedy="check that all nodes see the same file system and activate the same environment",
-        )
+        """The leader's array on every rank."""
+        return self._channel.share(data) if self._channel else data

@@ -1,4 +1,4 @@
-"""Progress of a farm, on rank 0: a bar on a terminal, log lines in a batch job."""
+"""Progress of a farm, on the leader: a bar on a terminal, log lines in a batch job."""
 
 from __future__ import annotations
 
@@ -18,33 +18,54 @@ class Progress:
         label: the stage.
         total: tasks of the whole run.
         resumed: results of earlier starts.
+        ranks: how many work.
         interval: seconds between log lines.
     """
 
-    def __init__(self, label: str, total: int, resumed: int, interval: float) -> None:
-        self._label, self._total, self._resumed, self._interval = label, total, resumed, interval
+    def __init__(self, label: str, total: int, resumed: int, ranks: int, interval: float) -> None:
+        self._label, self._total, self._resumed, self._ranks, self._interval = label, total, resumed, ranks, interval
         self._start = self._last = time.monotonic()
         self._bar = tqdm(total=total, initial=resumed, desc=label, unit="task", disable=None)
         if resumed:
             log.info("%s: %d of %d tasks were done by an earlier start", label, resumed, total)
 
-    def show(self, done: int, failed: int) -> None:
-        """Report `done` committed results of this start, `failed` of them failures."""
+    def show(self, done: int, failed: int, alive: int, seconds_left: float | None) -> None:
+        """Report `done` committed results of this start, `failed` of them failures, and how many ranks are at it."""
         now = time.monotonic()
+        if now - self._last < (self._interval if self._bar.disable else 0.1):
+            return
+        self._last = now
         if not self._bar.disable:
-            self._bar.set_postfix(failed=failed, refresh=False)
+            self._bar.set_postfix(failed=failed, ranks=alive, refresh=False)
             self._bar.update(self._resumed + done - self._bar.n)
-        elif now - self._last >= self._interval:
-            self._last = now
-            rate = done / (now - self._start)
-            left = self._total - self._resumed - done
-            eta = f"{left / rate:.0f} s left" if rate > 0 else "no estimate yet"
-            so_far = self._resumed + done
-            log.info("%s: %d/%d done, %d failed, %.3g/s, %s", self._label, so_far, self._total, failed, rate, eta)
+            return
+        log.info(
+            "%s: %d/%d done, %d failed, %.3g/s, %s, %d of %d ranks",
+            self._label,
+            self._resumed + done,
+            self._total,
+            failed,
+            done / (now - self._start),
+            "no estimate yet" if seconds_left is None else f"{duration(seconds_left)} left",
+            alive,
+            self._ranks,
+        )
 
-    def close(self, busy: NDArray, seconds: float) -> None:
+    def close(self, done: int, busy: NDArray, seconds: float) -> None:
         """Last line: how busy the ranks were."""
+        if not self._bar.disable:
+            self._bar.update(self._resumed + done - self._bar.n)
         self._bar.close()
-        if len(busy) and seconds > 0:
+        if done and seconds > 0:
             shares = " ".join(f"{value:.0%}" for value in busy[:16]) + (" ..." if len(busy) > 16 else "")
-            log.info("%s: %.1f s on %d ranks, busy %s", self._label, seconds, len(busy), shares)
+            mean = f", {busy.mean():.0%} on average" if len(busy) > 1 else ""
+            log.info("%s: %s on %d ranks, busy %s%s", self._label, duration(seconds), len(busy), shares, mean)
+
+
+def duration(seconds: float) -> str:
+    """For people: 12.3 s, 4 min 05 s, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"

@@ -1,30 +1,94 @@
-"""SIGTERM and SIGUSR1 (what Slurm sends before the time is up) only set a flag; the loops look at it."""
+"""Signals, and the clock of the task in hand.
+
+SIGTERM and SIGUSR1 (what Slurm sends before the time is up) only set a flag; the loops look at it between tasks. A
+task that is still running some time after such a signal, or that exceeds its limit, is ended by an exception that
+SIGALRM raises in it. Code that never returns to Python cannot be ended so: then the process ends itself, and the
+restart runs that task in a process of its own (solo.py), which can be killed.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+HARD = 1.5  # a task that does not react ends its process after so many times its limit ...
+HARD_MARGIN = 2.0  # ... and so many seconds
+STDERR = 2  # the descriptor itself: sys.stderr may be something else
+
+
+class TaskOverdue(BaseException):
+    """The task in hand takes longer than `farm.task_limit`."""
+
+
+class TaskDropped(BaseException):
+    """The task in hand has to make way: this process was told to stop."""
 
 
 class StopFlag:
-    """Context manager: while it lasts, `SIGNALS` set `raised` and do nothing else."""
+    """Context manager: while it lasts, `SIGNALS` set `raised`, and tasks run against the clock.
 
-    def __init__(self) -> None:
+    Args:
+        limit: seconds that a task may take.
+        grace: seconds that the task in hand may still take after a signal.
+        hard: whether a task that does not react to its limit ends the process.
+    """
+
+    def __init__(self, limit: float, grace: float, *, hard: bool = True) -> None:
         self.raised = False
+        self._limit, self._grace, self._hard = limit, grace, hard
+        self._in_task = False
+        self._began = 0.0
+        self._armed = float("-inf")
         self._before: dict[signal.Signals, Any] = {}
+        self._active = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
 
     def __enter__(self) -> StopFlag:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        if self._active:
+            self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        self.rest()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def begin(self) -> None:
+        """A task begins."""
+        if self._active:
+            self._began = time.monotonic()
+            if self._hard and self._began - self._armed > 1.0:  # arming costs a thread, so not for every short task
+                faulthandler.dump_traceback_later(HARD * self._limit + HARD_MARGIN, exit=True, file=STDERR)
+                self._armed = self._began
+            self._in_task = True
+            signal.setitimer(signal.ITIMER_REAL, self._grace if self.raised else self._limit)
+
+    def end(self) -> None:
+        """The task has ended."""
+        if self._active:
+            self._in_task = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def rest(self) -> None:
+        """No task begins for a while."""
+        if self._armed > 0:
+            faulthandler.cancel_dump_traceback_later()
+            self._armed = float("-inf")
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         self.raised = True
+        if self._in_task:
+            left = self._began + self._limit - time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, max(min(self._grace, left), 1e-3))
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        if self._in_task:
+            self._in_task = False
+            overdue = time.monotonic() - self._began >= self._limit
+            raise TaskOverdue if overdue else TaskDropped

@@ -1,19 +1,29 @@
-"""Which ranks there are, found from the launcher's environment before MPI is touched. The only import of mpi4py."""
+"""Which ranks there are, found from the launcher's environment before MPI is touched, and how they end together."""
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import socket
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hpcgen.errors import LaunchError
 
 POLL = 0.0005  # seconds between looks at a message: waiting ranks leave the core to those that work
+PATIENCE = 3.0  # seconds that the first process gives the others, which start and fail a little later, to hear of it
 _SPECIAL_STEP = 0xFFFFFFF0  # Slurm numbers batch, extern and interactive steps from here on
+_RANK = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # the innermost launcher counts
+_LAUNCHERS = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL")
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,13 @@ class World:
         """Wait for all ranks, without keeping the core busy."""
         if self.comm is not None:
             wait(self.comm.Ibarrier())
+
+    def decide(self, answer: bool) -> bool:
+        """Rank 0's answer on every rank. Without MPI every process has its own."""
+        shared = np.array([answer], np.uint8)
+        if self.comm is not None:
+            wait(self.comm.Ibcast(shared, root=0))
+        return bool(shared[0])
 
     def abort(self, code: int) -> None:
         """End all ranks at once with exit code `code`: where one cannot go on, the others must not wait for it."""
@@ -60,23 +77,52 @@ def world() -> World:
     if launched == 1:
         return World()
     try:
-        from mpi4py import MPI
+        MPI = _mpi()
     except (ImportError, RuntimeError) as error:
         raise LaunchError(
-            f"{launched or 'several'} tasks were launched, but mpi4py cannot be used: {error}",
-            remedy="pip install 'hpcgen[mpi]', or start one process without mpiexec or srun",
+            f"{_launcher(os.environ)} started {launched or 'several'} tasks, but mpi4py cannot be used: {error}",
+            expected="mpi4py, and the MPI library that the launcher belongs to",
+            remedy="pip install 'hpcgen[mpi]' and use its own mpiexec, load the site's MPI module, "
+            "or start one process without mpiexec or srun",
         ) from error
-    size = MPI.COMM_WORLD.Get_size()
+    library = MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\0 ")
+    library = " ".join(library.split())
+    # an MPI under another one's mpiexec may end the process inside MPI_Init, with a message that helps nobody
+    size = 1 if _mismatched(os.environ, library) else _initialised(MPI).Get_size()
     if launched > 1 and size == 1:
         raise LaunchError(
-            f"the launcher started {launched} tasks, but MPI sees each of them alone",
-            expected=f"a communicator of {launched} ranks",
-            remedy="under Slurm: srun --mpi=pmix (srun --mpi=list shows what there is); "
-            "elsewhere: the mpiexec of the MPI that mpi4py uses",
+            f"{_launcher(os.environ)} started {launched} tasks, but mpi4py (with {library}) sees each of them alone",
+            expected=f"a launcher of the same MPI, and a communicator of {launched} ranks",
+            remedy=_connect(os.environ, library),
         )
     if size == 1:
         return World()
     return World(MPI.COMM_WORLD.Get_rank(), size, MPI.COMM_WORLD)
+
+
+def _mpi() -> Any:
+    """The module mpi4py.MPI, not yet initialised if nobody else has imported it."""
+    import mpi4py
+
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of another MPI's launcher: `world` says it better
+        from mpi4py import MPI
+    return MPI
+
+
+def _initialised(MPI: Any) -> Any:
+    """The world's communicator."""
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    return MPI.COMM_WORLD
+
+
+def _mismatched(environ: Mapping[str, str], library: str) -> bool:
+    """Whether mpiexec is certainly of another MPI than the library; of srun nobody can tell beforehand."""
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        return any(name in library for name in ("MPICH", "MVAPICH", "Intel"))
+    return "PMI_SIZE" in environ and not in_step(environ) and library.startswith("Open MPI")
 
 
 def tasks_launched(environ: Mapping[str, str]) -> int:
@@ -88,10 +134,101 @@ def tasks_launched(environ: Mapping[str, str]) -> int:
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if name in environ:
             return max(_number(environ[name]), 1)
-    step = environ.get("SLURM_STEP_ID", "")
-    if step.isdigit() and int(step) < _SPECIAL_STEP and "SLURM_PROCID" in environ:
+    if in_step(environ):
         return max(_number(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1")), 1)
     return 0 if "PMIX_RANK" in environ or "PMI_RANK" in environ else 1
+
+
+def is_first(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is rank 0 of what started it (torchrun, mpiexec, srun), or alone."""
+    return _rank(environ) == 0
+
+
+def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a launcher that is started from here: it hangs if it takes this process for one of its own.
+
+    Only what a launcher has told its rank is left out, so the user's settings (OMPI_MCA_...) stay.
+    """
+    if not any(name in environ for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")):
+        return dict(environ)
+    return {k: v for k, v in environ.items() if not k.startswith(_LAUNCHERS)}
+
+
+def show_log() -> None:
+    """Let this process print its log lines: the others keep silent, but the leader may have died."""
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.NOTSET)
+
+
+def hide_log() -> None:
+    """Print only errors from this process, until `show_log`."""
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.ERROR)
+
+
+def end_all(error: Exception, text: str, code: int) -> int:
+    """Report an error that ends this process, and end the other ranks with it.
+
+    The first process reports at once. Mostly the others have the same error, so they wait to be ended with it, and
+    report only if that does not happen. A launcher that ends them because the first one is gone does not change the
+    exit code.
+
+    Args:
+        error: what was raised.
+        text: what to print.
+        code: exit code of all.
+
+    Returns:
+        `code`.
+    """
+    first, alone = is_first(), tasks_launched(os.environ) == 1 and "RANK" not in os.environ
+    if first or alone:
+        print(text, file=sys.stderr, flush=True)
+    if alone:
+        return code
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+    try:
+        ranks, known = world(), False
+    except LaunchError as lone:  # the ranks do not see each other, so nobody waits for this one
+        ranks, known = World(), str(lone) == str(error)
+    if not first or ranks.comm is None:
+        time.sleep(PATIENCE if first else 2 * PATIENCE)
+    if not first and not known:
+        print(f"rank {_rank(os.environ)} on {socket.gethostname()}: {text}", file=sys.stderr, flush=True)
+    if ranks.size > 1:
+        ranks.abort(code)
+    return code
+
+
+def _rank(environ: Mapping[str, str]) -> int:
+    for name in _RANK:
+        if name in environ:
+            return _number(environ[name])
+    return _number(environ.get("SLURM_PROCID", "0")) if "SLURM_STEP_ID" in environ else 0
+
+
+def in_step(environ: Mapping[str, str]) -> bool:
+    """Whether srun started this process as a task."""
+    step = environ.get("SLURM_STEP_ID", "")
+    return step.isdigit() and int(step) < _SPECIAL_STEP and "SLURM_PROCID" in environ
+
+
+def _launcher(environ: Mapping[str, str]) -> str:
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        return f"the mpiexec of Open MPI {environ.get('OMPI_VERSION', '')}".rstrip()
+    if in_step(environ):
+        kind = environ.get("SLURM_MPI_TYPE", "")
+        return f"srun --mpi={kind}" if kind else "srun"
+    return "an mpiexec of the MPICH family (MPICH, Intel MPI, MVAPICH)"
+
+
+def _connect(environ: Mapping[str, str], library: str) -> str:
+    """How to start ranks that see each other."""
+    if in_step(environ) and "OMPI_COMM_WORLD_SIZE" not in environ:
+        return "srun --mpi=pmix for Open MPI, --mpi=pmi2 for MPICH (srun --mpi=list shows what there is)"
+    beside = Path(sys.executable).parent / "mpiexec"
+    mpiexec = f"{beside}" if beside.exists() else f"the mpiexec of {library}"
+    return f"start with {mpiexec}, or install an mpi4py that uses the MPI of your launcher"
 
 
 def _number(text: str) -> int:

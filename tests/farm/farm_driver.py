@@ -6,18 +6,44 @@ computed, and where), and returns a `Candidate` drawn from its own id, or a `Fai
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from hpcgen import farm, store
+from hpcgen import farm
 from hpcgen.config import FarmConfig
 from hpcgen.crystal import Crystal
-from hpcgen.errors import Failure, HpcgenError
+from hpcgen.errors import DeviceFailure, Failure, HpcgenError
 from hpcgen.flow import Candidate, make_id, seed_of
+
+KILLERS = (50, 70)
+MISBEHAVE = 60
+
+
+def misbehave(mode: str, index: int, rank: int) -> None:
+    """What goes wrong in some tasks, or on some ranks."""
+    if mode == "killers" and index in KILLERS:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "segfault" and index == MISBEHAVE:
+        ctypes.string_at(0)
+    if mode == "hangs" and index == MISBEHAVE:
+        time.sleep(1000)
+    if mode == "hangs-natively" and index == MISBEHAVE:
+        sum(range(10**12))  # one C loop of hours, in which no signal handler of Python can run
+    if (mode == "raises" and index == MISBEHAVE) or mode == "all-raise":
+        raise ZeroDivisionError("a bug in a task")
+    if (mode == "one-device-fails" and rank == 1) or mode == "all-devices-fail":
+        raise DeviceFailure("CUDA error: unspecified launch failure")
+    if mode == "task-breaks-devices" and index == MISBEHAVE:
+        raise DeviceFailure("CUDA error: illegal memory access")
+    if mode == "slow-once" and index == MISBEHAVE and not os.environ.get("HURRY"):
+        time.sleep(60)
 
 
 def main() -> None:
@@ -33,12 +59,10 @@ def main() -> None:
 
     def work(index: int) -> Candidate | Failure:
         identity = ids[index]
-        if mode != "empty":
-            time.sleep(costs[index])
-            with (folder / "log").open("a") as log:
-                log.write(f"{identity} {world.rank}\n")
-        if mode == "raises" and index == tasks // 2:
-            raise ZeroDivisionError("a bug in a task")
+        misbehave(mode, index, world.rank)
+        time.sleep(costs[index])
+        with (folder / "log").open("a") as log:
+            log.write(f"{identity} {world.rank}\n")
         if index % 10 == 3:
             return Failure(identity, "toy", "toy-failure", f"task {index}")
         rng = np.random.default_rng(seed_of(0, identity))
@@ -49,18 +73,23 @@ def main() -> None:
             make_id("farm", "toy", index), crystal, identity, "toy", rng.random(), index, "budget", 1.0, "", seconds
         )
 
-    config = FarmConfig(chunk_seconds=0.2, log_interval=0.2)
-    began = time.perf_counter()
-    result = farm.run(ids, costs, work, Candidate, shards=folder / "shards", config=config, label="toy")
-    if result is not None:
-        seconds = time.perf_counter() - began
-        failures = result.failures
-        store.write(folder / "out.h5", Candidate, result.records, failures=failures, attrs={"resumed": result.resumed})
-        print(f"{seconds:.3f} s, {1e6 * seconds / max(tasks, 1):.0f} us a task, busy {np.round(result.busy, 2)}")
-        farm.finish(folder / "shards")
+    def deliver(result: farm.FarmResult) -> int:
+        if mode == "leader-dies" and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        result.write(folder / "out.h5", header={}, attrs={"resumed": result.resumed})
+        return result.tasks
+
+    limit = 1.0 if mode.startswith("hangs") else 60.0
+    config = FarmConfig(chunk_seconds=0.2, log_interval=0.2, task_limit=limit, grace=0.5)
+    shards = folder / "shards"
+    done = farm.run(ids, costs, work, Candidate, shards=shards, config=config, label="toy", deliver=deliver)
+    if done is not None:
+        print(f"delivered {done} tasks")
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     try:
         main()
     except HpcgenError as error:

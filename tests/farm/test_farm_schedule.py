@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgen import farm, store
+from hpcgen import farm
 from hpcgen.config import FarmConfig
 from hpcgen.crystal import Crystal
-from hpcgen.errors import Failure, StoreError
+from hpcgen.errors import Failure
 from hpcgen.farm.progress import Progress
 from hpcgen.farm.schedule import LONGEST, Schedule, order_of
-from hpcgen.farm.shards import merge, next_start, scan, shard_path
 from hpcgen.farm.world import tasks_launched
 from hpcgen.flow import Entry
 
@@ -25,11 +24,10 @@ def entry(name: str) -> Entry:
 
 def chunks(schedule: Schedule) -> list[tuple[int, int]]:
     out = []
-    while True:
-        start, stop = schedule.next()
-        if start == stop:
-            return out
-        out.append((start, stop))
+    while (chunk := schedule.next()) is not None:
+        out.append(chunk)
+    assert schedule.empty
+    return out
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 7, 500])
@@ -52,16 +50,40 @@ def test_every_task_goes_out_once_and_chunks_keep_their_size(ranks: int, kind: s
 
 def test_chunks_shrink_towards_the_end() -> None:
     sizes = [b - a for a, b in chunks(Schedule(np.full(2000, 1 / 128), ranks=4, chunk_seconds=1.0))]
-    assert sizes[0] == 128
+    assert sizes[0] == 127
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
 
 
 def test_chunks_follow_the_measured_pace() -> None:
     schedule = Schedule(np.full(10000, 1 / 128), ranks=2, chunk_seconds=1.0)
-    assert np.diff(schedule.next()) == 128
+    assert schedule.next() == (0, 127)  # rounding takes one
+    assert schedule.seconds_left(2) is None
     schedule.learn(estimated=1.0, measured=10.0)
-    assert np.diff(schedule.next()) == 12
+    assert schedule.next() == (127, 139)
+    assert schedule.seconds_left(2) == pytest.approx(10 * (10000 / 128 - 1) / 2, rel=1e-3)
+
+
+def test_tasks_thought_to_be_free_are_paced_too() -> None:
+    schedule = Schedule(np.zeros(100_000), ranks=2, chunk_seconds=1.0)
+    start, stop = schedule.next()
+    assert stop == LONGEST
+    schedule.learn(schedule.estimate(start, stop), measured=0.1 * LONGEST)
+    assert np.diff(schedule.next()) == pytest.approx(10, abs=1)
+
+
+def test_suspects_go_out_one_by_one_and_what_comes_back_goes_out_again() -> None:
+    schedule = Schedule(np.full(100, 0.01), ranks=1, chunk_seconds=1.0, singles=3)
+    assert [schedule.next() for _ in range(3)] == [(0, 1), (1, 2), (2, 3)]
+    start, stop = schedule.next()
+    assert start == 3
+    schedule.give_back(5, 6, last=True)
+    schedule.give_back(6, stop)
+    schedule.give_back(7, 7)
+    rest = chunks(schedule)
+    assert rest[0] == (6, stop)
+    assert rest[-1] == (5, 6)
+    assert sorted(i for a, b in rest for i in range(a, b)) == list(range(5, 100))
 
 
 def test_expensive_tasks_go_first_and_done_ones_not_at_all() -> None:
@@ -94,24 +116,6 @@ def test_what_the_launcher_started(environ: dict[str, str], tasks: int) -> None:
     assert tasks_launched(environ) == tasks
 
 
-def test_merge_keeps_the_first_of_doubles_and_names_what_is_missing(tmp_path: Path) -> None:
-    assert next_start(tmp_path) == 1
-    for start, names in ((1, ["b", "a"]), (2, ["c", "a", "stranger"])):
-        writer = store.ShardWriter(shard_path(tmp_path, start, 0), Entry)
-        for name in names:
-            writer.append(Failure(name, "x", f"start-{start}", "") if name == "a" else entry(name), name)
-        writer.commit()
-        writer.seal() if start == 1 else writer.close()  # the second start was killed
-    (tmp_path / "shard-notes.txt").write_text("somebody's file")
-    assert next_start(tmp_path) == 3
-    assert scan(tmp_path, ["a", "b", "c", "d"], Entry).tolist() == [True, True, True, False]
-    items = merge(tmp_path, ["a", "b", "c"], Entry)
-    assert [i.id for i in items] == ["a", "b", "c"]
-    assert items[0].kind == "start-1"
-    with pytest.raises(StoreError, match=r"1 of 4 tasks have no result .* such as d"):
-        merge(tmp_path, ["a", "b", "c", "d"], Entry)
-
-
 def test_a_run_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"task{i}" for i in range(30)]
     config, shards, calls = FarmConfig(), tmp_path / "shards", []
@@ -124,9 +128,9 @@ def test_a_run_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         result = farm.run(names, np.arange(30.0), work, Entry, shards=shards, config=config, label="toy")
     assert result is not None
     assert calls == list(range(29, -1, -1))  # expensive first
-    assert [i.id for i in result.items] == names
+    assert [i.id for i in result.items()] == names
     assert [f.id for f in result.failures] == names[1::2]
-    assert [r.id for r in result.records] == names[::2]
+    assert result.records == 15
     assert result.resumed == 0
     assert result.busy.shape == (1,)
     assert 0 < result.busy[0] <= 1
@@ -136,9 +140,15 @@ def test_a_run_in_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert again is not None
     assert again.resumed == 30
     assert len(calls) == 30  # nothing was computed twice
-    assert [i.id for i in again.items] == names
-    farm.finish(shards)
-    assert not shards.exists()
+    assert [i.id for i in again.items()] == names
+
+
+def test_without_a_folder_nothing_is_stored() -> None:
+    calls: list[int] = []
+    result = farm.run(["a", "b"], 1.0, calls.append, Entry, shards=None, config=FarmConfig(), label="toy")
+    assert sorted(calls) == [0, 1]
+    with pytest.raises(ValueError, match="nothing was stored"):
+        result.items()
 
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:
@@ -152,10 +162,12 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_progress_lines_say_how_far_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
-    progress = Progress("toy", total=100, resumed=40, interval=0.0)
+    progress = Progress("toy", total=100, resumed=40, ranks=8, interval=1e-9)
     with caplog.at_level(logging.INFO, "hpcgen"):
-        progress.show(15, 2)
-        progress.close(np.array([0.9, 0.5]), 12.3)
+        progress.show(15, 2, 7, 3723.0)
+        progress.show(16, 2, 7, None)
+        progress.close(16, np.array([0.9, 0.5]), 62.3)
     assert "toy: 55/100 done, 2 failed" in caplog.text
-    assert "s left" in caplog.text
-    assert "12.3 s on 2 ranks, busy 90% 50%" in caplog.text
+    assert "1 h 02 min left, 7 of 8 ranks" in caplog.text
+    assert "no estimate yet" in caplog.text
+    assert "1 min 02 s on 2 ranks, busy 90% 50%, 70% on average" in caplog.text

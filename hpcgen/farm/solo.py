@@ -1,0 +1,157 @@
+"""A task that was in hand when its process died is run in a process of its own, watched by a rank.
+
+The process is the same program again, without MPI, told by the environment which task to do and where to write the
+result. So nothing of the program's state has to be copied, and it works with CUDA and with threads. If it dies while
+its rank lives, the task is to blame, and nobody else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcgen import store
+from hpcgen.errors import DeviceFailure
+from hpcgen.store.shards import PART
+
+ENVIRONMENT = "HPCGEN_FARM_SOLO"
+LAUNCHERS = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "SLURM_")
+START_SECONDS = 600.0  # for imports and kernels on a slow file system, before the task begins
+EXIT_DEVICE = 86  # the accelerator failed: as good as a death
+TAIL = 1500  # characters of its messages that are kept
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process of its own is asked to do."""
+
+    label: str
+    task: str
+    output: Path
+    parent: int
+
+    def to_json(self) -> str:
+        """As it stands in the environment."""
+        return json.dumps({**self.__dict__, "output": str(self.output)})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended.
+
+    Attributes:
+        result: the record or Failure, None if there is none.
+        died: how the process died, empty if it did not.
+        overdue: whether it was ended because it exceeded the limit.
+        error: what it said if it ended with an error.
+    """
+
+    result: Any = None
+    died: str = ""
+    overdue: bool = False
+    error: str = ""
+
+
+def order_received(label: str) -> Order | None:
+    """The order, if this process was started to do one task of the farm `label`."""
+    text = os.environ.get(ENVIRONMENT)
+    if not text:
+        return None
+    fields = json.loads(text)
+    order = Order(fields["label"], fields["task"], Path(fields["output"]), int(fields["parent"]))
+    return order if order.label == label else None
+
+
+def obey(order: Order, index: int, work: Callable[[int], Any], record_type: type) -> None:
+    """Do the one task and end this process.
+
+    Raises:
+        SystemExit: always, with code 0 where the result is written.
+    """
+    _die_with_parent(order.parent)
+    writer = store.ShardWriter(order.output, record_type)  # its file tells the rank that the task begins
+    try:
+        result = work(index)
+    except DeviceFailure as error:
+        print(f"the device failed: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_DEVICE) from None
+    writer.append(result, order.task)
+    writer.seal()
+    raise SystemExit(0)
+
+
+def run_alone(
+    label: str, task: str, output: Path, record_type: type, limit: float, stop: Callable[[], bool]
+) -> Outcome:
+    """Run one task in a process of its own and wait for it.
+
+    Args:
+        label: of the farm.
+        task: id.
+        output: where the process writes its result; removed afterwards.
+        record_type: of the result.
+        limit: seconds that the task may take.
+        stop: asked again and again; if true, the process is ended and the outcome is empty.
+    """
+    order = Order(label, task, output, os.getpid())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
+    environment |= {ENVIRONMENT: order.to_json(), "PYTHONFAULTHANDLER": "1"}
+    _remove(output)
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, *sys.orig_argv[1:]]
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+        )
+        deadline, begun = time.monotonic() + START_SECONDS + limit, False
+        try:
+            while process.poll() is None:
+                if stop():
+                    return Outcome()
+                if not begun and _part(output).exists():
+                    deadline, begun = time.monotonic() + limit, True
+                if time.monotonic() > deadline:
+                    return Outcome(overdue=True)
+                time.sleep(0.02)
+            code = process.returncode
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace").strip()[-TAIL:]
+            if code < 0:
+                return Outcome(died=f"signal {signal.Signals(-code).name}", error=text)
+            if code == EXIT_DEVICE:
+                return Outcome(died="failure of its device", error=text)
+            results = list(store.read_shard(output, record_type)) if output.exists() else []
+            if code != 0 or not results:
+                return Outcome(error=text or f"exit code {code} without a result")
+            return Outcome(result=results[0][1])
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            _remove(output)
+
+
+def _remove(output: Path) -> None:
+    for path in (output, _part(output)):
+        path.unlink(missing_ok=True)
+
+
+def _part(output: Path) -> Path:
+    return output.with_name(output.name + PART)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process with its parent, so that a killed job leaves nothing running (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)

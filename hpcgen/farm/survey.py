@@ -1,0 +1,44 @@
+"""What each rank knows about itself, told to all: the questions of `hpcgen doctor` that only MPI can answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from hpcgen.farm.world import World, wait
+
+
+def gather(facts: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """The facts of every rank, in the order of the ranks, on every rank. All ranks call it.
+
+    Args:
+        facts: what JSON can hold; may differ in size between ranks.
+        world: the ranks.
+    """
+    if world.comm is None:
+        return [facts]
+    mine = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    sizes = np.empty(world.size, dtype=np.int64)
+    wait(world.comm.Iallgather(np.array([len(mine)], dtype=np.int64), sizes))
+    ends = np.cumsum(sizes)
+    everything = np.empty(int(ends[-1]), dtype=np.uint8)
+    wait(world.comm.Iallgatherv(mine, [everything, (sizes, ends - sizes)]))
+    return [json.loads(everything[end - size : end].tobytes()) for size, end in zip(sizes, ends, strict=True)]
+
+
+def library() -> str:
+    """Name and version of the MPI library that mpi4py uses, such as `Open MPI v5.0.11`.
+
+    MPI is loaded but, unless `world` did so before, not initialised: under some launchers that would end the process.
+
+    Raises:
+        ImportError, RuntimeError: if there is no mpi4py, or no MPI library that it can use.
+    """
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    from mpi4py import MPI
+
+    return MPI.Get_library_version().split("\0")[0].splitlines()[0].split(",")[0].strip()
