@@ -1,4 +1,4 @@
-"""The command line: `hpcgen run CONFIG`, one command per stage, and `hpcgen inspect FILE`.
+"""The command line: `hpcgen run CONFIG`, one command per stage, `hpcgen inspect FILE`, `hpcgen doctor`.
 
 A user's mistake ends with one message and a documented exit code (docs/commands.md), never with a traceback.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from hpcgen import __version__, config, farm, pipeline
-from hpcgen.errors import EXIT_INTERNAL, EXIT_OK, HpcgenError, LaunchError, UsageError
+from hpcgen.errors import EXIT_INTERNAL, EXIT_OK, EXIT_REQUEUE, HpcgenError, LaunchError, UsageError
+from hpcgen.farm.world import end_all, hide_log, is_first
 from hpcgen.stages.context import Context
 
 log = logging.getLogger("hpcgen")
@@ -24,29 +28,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     _set_up_logging(arguments.verbose)
     try:
-        return arguments.handler(arguments)
+        with _stop_signals(arguments.command):
+            return arguments.handler(arguments)
+    except _Stopped as error:
+        return end_all(error, f"hpcgen: {error}; the same command goes on at the first unfinished stage", EXIT_REQUEUE)
     except HpcgenError as error:
-        if pipeline.is_main_process():
-            print(f"hpcgen: {error}", file=sys.stderr)
-        return _end_all_ranks(error.exit_code)
+        return end_all(error, f"hpcgen: {error}", error.exit_code)
     except KeyboardInterrupt:
         print("hpcgen: interrupted; the same command resumes", file=sys.stderr)
         return 130
-    except Exception:
-        traceback.print_exc()
-        print(f"hpcgen: this is a bug in hpcgen {__version__}; please report it with the lines above", file=sys.stderr)
-        return _end_all_ranks(EXIT_INTERNAL)
+    except Exception as error:
+        ask = f"hpcgen: this is a bug in hpcgen {__version__}; please report it with the lines above"
+        return end_all(error, f"{traceback.format_exc()}{ask}", EXIT_INTERNAL)
 
 
-def _end_all_ranks(code: int) -> int:
-    """Where one rank of several cannot go on, the others must not wait for it."""
+class _Stopped(BaseException):  # not to be taken for what is wrong with an item
+    """SIGTERM or SIGUSR1, between the places where a stage looks for it itself."""
+
+
+@contextmanager
+def _stop_signals(command: str) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end this process with the code that batch scripts requeue on.
+
+    The farm handles them itself, and loses nothing. The other stages start over, which is cheap, except training.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped(f"stopped by {signal.Signals(number).name}")
+
+    numbers = () if command == "train" else (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        world = farm.world()
-    except LaunchError:  # the ranks do not see each other, so nobody waits
-        return code
-    if world.size > 1:
-        world.abort(code)
-    return code
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
     inspect.add_argument("--verify", action="store_true", help="check every record against its checksum")
     inspect.set_defaults(handler=_inspect)
+
+    examine = commands.add_parser(
+        "doctor",
+        help="check that everything a run needs is here, on every rank",
+        description="Check software, MPI, cores, memory, GPUs and the run folder; works alone, under mpiexec and srun.",
+        epilog="Example: srun --mpi=pmix hpcgen doctor configs/quickstart.yaml",
+    )
+    examine.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="YAML file of the campaign")
+    examine.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
+    examine.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
+    )
+    examine.set_defaults(handler=_doctor)
     for sub in commands.choices.values():
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
     return parser
@@ -123,6 +152,21 @@ def _stage(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from hpcgen import doctor
+
+    context = _context(arguments) if arguments.config else None
+    folder = context.folder if context else arguments.run_dir or Path("runs")
+    findings = doctor.examine(context.config if context else None, folder)
+    if is_first():
+        print(doctor.page(findings), flush=True)
+    problems = [f.subject for f in findings if f.status == "problem"]
+    if problems:
+        farm.world()  # says itself what is wrong if the ranks do not see each other
+        raise LaunchError(f"hpcgen doctor found problems: {', '.join(problems)}", remedy="see above, at each of them")
+    return EXIT_OK
+
+
 def _inspect(arguments: argparse.Namespace) -> int:
     from hpcgen import store
 
@@ -139,8 +183,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    level = logging.DEBUG if verbose else logging.INFO
-    log.setLevel(level if pipeline.is_main_process() else logging.ERROR)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not is_first():
+        hide_log()
 
 
 def program() -> int:

@@ -68,7 +68,7 @@ class CheckpointError(HpcgenError):
 
 
 class RunFolderError(HpcgenError):
-    """A run folder that belongs to another configuration, or that lacks the input of a stage."""
+    """A run folder that belongs to another configuration, that another run uses, or that lacks the input of a stage."""
 
     exit_code = 7
 
@@ -95,6 +95,10 @@ class DependencyError(HpcgenError):
     """An optional package that this stage needs is not installed."""
 
     exit_code = 11
+
+
+class DeviceFailure(Exception):  # noqa: N818 - no mistake of anybody: a rank leaves, the run goes on
+    """The accelerator of this rank cannot be used any more. The task in hand is not to blame: another rank does it."""
 
 
 EXIT_CODES: dict[int, str] = {

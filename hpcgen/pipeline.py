@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
+from hpcgen import __version__
 from hpcgen.errors import EXIT_OK, LaunchError, RunFolderError, UsageError
-from hpcgen.farm import tasks_launched
+from hpcgen.farm import World, agreement, launcher, lock, tasks_launched, world
+from hpcgen.farm.world import is_first
 from hpcgen.stages.context import Balance, Context
 
 log = logging.getLogger("hpcgen")
@@ -36,6 +37,7 @@ class Stage:
         writes: the file or folder whose existence says that the stage is done.
         launch: `here` in this process, `farm` over MPI ranks, `ddp` over training processes.
         does: one line for `--help` and the documentation.
+        gpu: whether every rank of it wants a GPU, where there are some.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Stage:
     writes: str
     launch: Literal["here", "farm", "ddp"]
     does: str
+    gpu: bool = False
 
 
 STAGES: tuple[Stage, ...] = (
@@ -51,14 +54,14 @@ STAGES: tuple[Stage, ...] = (
     Stage("sample", ("checkpoint.pt",), "samples.h5", "here", "draw samples from the generator"),
     Stage("reconstruct", ("samples.h5",), "candidates.h5", "farm", "turn samples into crystals"),
     Stage("screen", ("candidates.h5", "dataset.h5"), "survivors.h5", "here", "drop what is invalid or a duplicate"),
-    Stage("relax", ("survivors.h5", "candidates.h5"), "relaxed-mlip.h5", "farm", "relax with the ML potential"),
-    Stage("reference", ("survivors.h5", "dataset.h5"), "reference.h5", "farm", "collect the competing phases"),
+    Stage("relax", ("survivors.h5", "candidates.h5"), "relaxed-mlip.h5", "farm", "relax with the ML potential", True),
+    Stage("reference", ("survivors.h5", "dataset.h5"), "reference.h5", "farm", "collect the competing phases", True),
     Stage("hull", ("relaxed-mlip.h5", "reference.h5", "dataset.h5"), "stability.h5", "here", "energies above the hull"),
     Stage("report", ("stability.h5",), "report", "here", "write report/index.html, stability.csv and the CIFs"),
 )
 
 RECORD = "stages.json"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
 
 def stage(name: str) -> Stage:
@@ -78,39 +81,53 @@ def done(context: Context, s: Stage) -> bool:
     return context.path(s.writes).exists()
 
 
-def is_main_process() -> bool:
-    """Whether this process is rank 0 of what started it (torchrun, mpiexec, srun), or alone."""
-    for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):  # the innermost launcher counts
-        if name in os.environ:
-            return int(os.environ[name]) == 0
-    return "SLURM_STEP_ID" not in os.environ or int(os.environ.get("SLURM_PROCID", "0")) == 0
-
-
 def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | None:
     """Run one stage in this process (one of many, if MPI or torchrun started it), unless its output exists.
 
     Returns:
-        The balance on rank 0, None on the others.
+        The balance on the leader: rank 0, or the next one that is alive. None on the others.
 
     Raises:
-        RunFolderError: if an input is missing, or the folder belongs to another configuration.
+        RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
+        LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
     s = stage(name)
-    _claim(context)
-    if redo and is_main_process():
-        set_aside(context, s)
-    if done(context, s) and not redo:
-        balance = recorded(context).get(name)
-        if is_main_process():
-            log.info("%s: %s is already there (--redo computes it again)", name, context.path(s.writes))
-        return Balance(**balance["balance"]) if balance else None
-    _check_inputs(context, s)
-    start = time.perf_counter()
-    balance = import_module(f"hpcgen.stages.{name}").run(context)
-    if balance is not None and is_main_process():
-        _record(context, name, time.perf_counter() - start, balance)
-        log.info("%s (%.1f s)", balance, time.perf_counter() - start)
-    return balance
+    run = import_module(f"hpcgen.stages.{name}").run
+    if lock.solo():
+        return run(context)
+    if s.launch == "here" and _started_as_many():
+        raise LaunchError(
+            f"{name} is the work of one process, and several were started",
+            remedy=f"call `hpcgen {name}` without mpiexec and srun, or with --ntasks=1",
+        )
+    ranks = world() if s.launch == "farm" else World()
+    facts = {"hpcgen version": __version__, "Python version": platform.python_version(), "stage": name}
+    agreement.check(ranks, facts | {"configuration": context.config.digest()})
+    first = is_first() if ranks.comm is None else ranks.rank == 0
+    if first:  # where it raises, the others wait below until they are ended with it
+        context.check()
+    if ranks.decide(done(context, s) and not redo):
+        return _reuse(context, s)
+    if first:
+        _make_folder(context)
+    with lock.hold(context.folder, f"hpcgen {name}", ranks):
+        if first:
+            context.claim()
+            if redo:
+                set_aside(context, s)
+        elif ranks.comm is None:
+            _await_claim(context)
+        if ranks.decide(done(context, s)):  # by another run, before this one got the lock
+            return _reuse(context, s)
+        if first:
+            _check_inputs(context, s)
+        start = time.perf_counter()
+        balance = run(context)
+        lock.check()
+        if balance is not None:
+            _record(context, name, time.perf_counter() - start, balance)
+            log.info("%s (%.1f s)", balance, time.perf_counter() - start)
+        return balance
 
 
 def run_all(context: Context, *, until: str | None = None) -> int:
@@ -118,6 +135,10 @@ def run_all(context: Context, *, until: str | None = None) -> int:
 
     Returns:
         0, or the exit code of the stage program that did not succeed (75: stopped by a signal, run again).
+
+    Raises:
+        RunFolderError: if the folder belongs to another configuration, or another run is using it.
+        LaunchError: if this is one of several processes, or a stage cannot be started.
     """
     last = stage(until).name if until else STAGES[-1].name
     if _started_as_many():
@@ -125,29 +146,40 @@ def run_all(context: Context, *, until: str | None = None) -> int:
             "hpcgen run was started as several processes, and it starts the ranks of each stage itself",
             remedy="call `hpcgen run` once, or a single stage such as `srun hpcgen-reconstruct` on all ranks",
         )
-    context.claim()
-    for s in STAGES:
-        if done(context, s):
-            log.info("%-11s reused %s", s.name, context.path(s.writes))
-        else:
-            command = command_for(context, s)
-            log.info("%-11s %s%s", s.name, s.does, f"  [{' '.join(command[:4])} ...]" if command else "")
-            if command is None:
-                run_stage(context, s.name)
-            else:
-                _check_inputs(context, s)
-                code = _run_program(command)
-                if code != EXIT_OK:
-                    log.error("%s stopped with exit code %d; the same command resumes here", s.name, code)
-                    return code
-                if not done(context, s):
-                    raise LaunchError(
-                        f"{s.name} ended with exit code 0 but {context.path(s.writes)} is not there",
-                        remedy=f"run `{' '.join(command)}` by hand and look at its output",
-                    )
-        if s.name == last:
-            break
+    stages = STAGES[: STAGES.index(stage(last)) + 1]
+    context.check()
+    finished = all(done(context, s) for s in stages)
+    if not finished:
+        _make_folder(context)
+    with nullcontext() if finished else lock.hold(context.folder, "hpcgen run"):
+        context.claim()
+        for s in stages:
+            if done(context, s):
+                log.info("%-11s reused %s", s.name, context.path(s.writes))
+            elif code := _run_unfinished(context, s):
+                return code
     return EXIT_OK
+
+
+def _run_unfinished(context: Context, s: Stage) -> int:
+    """Run a stage here or as programs of its own, whichever it wants; 0, or the exit code of the program."""
+    command = command_for(context, s)
+    log.info("%-11s %s%s", s.name, s.does, f"  [{' '.join(command[:4])} ...]" if command else "")
+    if command is None:
+        run_stage(context, s.name)
+        return EXIT_OK
+    _check_inputs(context, s)
+    code = launcher.run_program(command)
+    lock.check()
+    if code != EXIT_OK:
+        log.error("%s stopped with exit code %d; the same command resumes here", s.name, code)
+    elif not done(context, s):  # with fault tolerance mpiexec does not count killed ranks, even if none is left
+        raise LaunchError(
+            f"{s.name} ended with exit code 0 but {context.path(s.writes)} is not there: all its ranks were killed, "
+            "or never started",
+            remedy=f"look for the reason (memory?), then run again: it resumes. By hand: {' '.join(command)}",
+        )
+    return code
 
 
 def command_for(context: Context, s: Stage) -> list[str] | None:
@@ -172,23 +204,8 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
         ]
     if s.launch == "here":
         return None
-    farm = context.config.farm
-    ranks = farm.ranks or len(os.sched_getaffinity(0))
-    launcher = farm.launcher
-    if launcher == "auto":
-        launcher = "srun" if "SLURM_JOB_ID" in os.environ and _find("srun") else "mpiexec" if _has_mpi() else "none"
-    if launcher == "none" or (launcher == "mpiexec" and ranks == 1):
-        return None
-    program = _find(launcher)
-    if program is None:
-        raise LaunchError(
-            f"farm.launcher is {launcher}, and there is no {launcher} on this machine",
-            remedy="pip install 'hpcgen[mpi]', load the site's MPI module, or set farm.launcher=none",
-        )
-    if launcher == "srun":  # sizes come from the allocation, never written twice
-        return [program, "--mpi=pmix", *stage_command]
-    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    return [program, *root, "--oversubscribe", "-n", str(ranks), *stage_command]
+    gpu = s.gpu and context.config.relax.device != "cpu"
+    return launcher.ranks_command(context.config.farm, stage_command, gpu=gpu)
 
 
 def set_aside(context: Context, s: Stage) -> None:
@@ -231,34 +248,31 @@ def _record(context: Context, name: str, seconds: float, balance: Balance) -> No
     temporary.replace(context.path(RECORD))
 
 
-def _claim(context: Context) -> None:
-    """Rank 0 makes or checks the run folder; the others wait for it, then check it too."""
-    if not is_main_process():
-        deadline = time.monotonic() + 60
-        while not context.path("config.yaml").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-    context.claim()
+def _reuse(context: Context, s: Stage) -> Balance | None:
+    log.info("%s: %s is already there (--redo computes it again)", s.name, context.path(s.writes))
+    entry = recorded(context).get(s.name)
+    return Balance(**entry["balance"]) if entry else None
+
+
+def _make_folder(context: Context) -> None:
+    try:
+        context.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{context.folder} cannot be made: {error.strerror}", remedy="give another folder with --run-dir"
+        ) from None
+
+
+def _await_claim(context: Context) -> None:
+    """Processes without MPI wait for the first one to make the run folder, then check it too."""
+    deadline = time.monotonic() + CLAIM_SECONDS
+    while not context.path("config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    context.check()
 
 
 def _started_as_many() -> bool:
     return tasks_launched(os.environ) != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _run_program(command: list[str]) -> int:
-    """Run a stage's program; SIGTERM and SIGUSR1 reach it as SIGUSR1, on which it seals its shards and ends with 75.
-
-    mpiexec answers SIGTERM by ending with 1 whatever its ranks return, but passes SIGUSR1 on to them.
-    """
-    child = subprocess.Popen(command, env=_child_environment())
-    before = {n: signal.signal(n, lambda *_: child.send_signal(signal.SIGUSR1)) for n in STOP_SIGNALS}
-    try:
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if child.poll() is None:  # Ctrl-C: the ranks got it too
-            child.wait()
-    return code if code >= 0 else 128 - code
 
 
 def _check_inputs(context: Context, s: Stage) -> None:
@@ -269,23 +283,3 @@ def _check_inputs(context: Context, s: Stage) -> None:
                 f"{s.name} needs {context.path(name)}, which is not there",
                 remedy=f"run `hpcgen {writers[name]}` first, or `hpcgen run` for the whole chain",
             )
-
-
-def _find(program: str) -> str | None:
-    """A program beside this Python (the wheel's mpiexec) or on PATH."""
-    beside = Path(sys.executable).parent / program
-    return str(beside) if beside.exists() else shutil.which(program)
-
-
-def _has_mpi() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("mpi4py") is not None and _find("mpiexec") is not None
-
-
-def _child_environment() -> dict[str, str]:
-    """One thread per rank unless the user chose otherwise; ranks that wait must not burn the cores of the others."""
-    environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    environment.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    return environment

@@ -19,7 +19,6 @@ The same program runs alone, under `mpiexec -n 8`, under `mpiexec --with-ft ulfm
 
 from hpcgen.farm.devices import pin_device
 from hpcgen.farm.engine import FarmResult, run
-from hpcgen.farm.shards import finish
 from hpcgen.farm.world import World, tasks_launched, world
 
-__all__ = ["FarmResult", "World", "finish", "pin_device", "run", "tasks_launched", "world"]
+__all__ = ["FarmResult", "World", "pin_device", "run", "tasks_launched", "world"]

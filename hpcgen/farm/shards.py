@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import time
 from array import array
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from hpcgen import store
 from hpcgen.errors import Failure, StoreError
-from hpcgen.farm.world import world
 
 log = logging.getLogger("hpcgen")
 _NAME = re.compile(r"shard-(\d+)-(\d+)\.frames(\.part)?$")
@@ -46,12 +44,6 @@ def shard_files(folder: Path) -> list[Path]:
 def next_start(folder: Path) -> int:
     """Number of the start that begins now, from 1."""
     return max((_age(path)[0] for path in shard_files(folder)), default=0) + 1
-
-
-def finish(shards: Path) -> None:
-    """Remove the shard folder, on rank 0, after the stage has written its output file."""
-    if world().rank == 0 and shards.exists():
-        shutil.rmtree(shards)
 
 
 @dataclass(frozen=True)
@@ -188,7 +180,7 @@ class Catalogue:
         store.gather(path, self._type, records, failures=self.failures(), header=header, attrs=attrs)
 
     def _picks(self, chosen: NDArray[np.bool_]) -> store.Picks:
-        places = np.frombuffer(self._places, np.int64).reshape(-1, 3) if self._places else np.zeros((0, 3), np.int64)
+        places = np.array(self._places, np.int64).reshape(-1, 3)
         return store.Picks(self._files, places, self._commit[chosen], self._row[chosen], self._atoms[chosen])
 
     def _scan(self, start: int | None, again: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -56,8 +57,14 @@ class World:
         """End all ranks at once with exit code `code`: where one cannot go on, the others must not wait for it."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.comm is not None:
-            self.comm.Abort(code)
+        if self.comm is None:
+            return
+        if _survives_deaths(os.environ):
+            # over several nodes this mpiexec takes the abort for one more death and waits for ever (Open MPI 5.0.11)
+            script = f"sleep {PATIENCE}; kill -TERM {os.getppid()} 2>/dev/null"
+            quiet = subprocess.DEVNULL
+            subprocess.Popen(["sh", "-c", script], start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
+        self.comm.Abort(code)
 
 
 def wait(request: Any) -> None:
@@ -125,6 +132,11 @@ def _mismatched(environ: Mapping[str, str], library: str) -> bool:
     return "PMI_SIZE" in environ and not in_step(environ) and library.startswith("Open MPI")
 
 
+def _survives_deaths(environ: Mapping[str, str]) -> bool:
+    """Whether this is a rank of `mpiexec --with-ft ulfm`."""
+    return environ.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true") and "OMPI_COMM_WORLD_RANK" in environ
+
+
 def tasks_launched(environ: Mapping[str, str]) -> int:
     """Number of tasks that a launcher started together: 1 for a plain process, 0 if only MPI can tell.
 
@@ -166,7 +178,7 @@ def hide_log() -> None:
         handler.setLevel(logging.ERROR)
 
 
-def end_all(error: Exception, text: str, code: int) -> int:
+def end_all(error: BaseException, text: str, code: int) -> int:
     """Report an error that ends this process, and end the other ranks with it.
 
     The first process reports at once. Mostly the others have the same error, so they wait to be ended with it, and

@@ -14,6 +14,10 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
+import os
+import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -25,7 +29,7 @@ import numpy as np
 
 from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal
-from hpcgen.errors import DependencyError, Failure, LaunchError
+from hpcgen.errors import DependencyError, DeviceFailure, Failure, LaunchError
 from hpcgen.relax import minimise as optimiser
 from hpcgen.relax.calculator import Relaxed
 from hpcgen.relax.graph import crystal_graph
@@ -35,8 +39,10 @@ if TYPE_CHECKING:
     import torch
     from chgnet.model.model import CHGNet
 
+log = logging.getLogger("hpcgen")
 MODEL = "0.3.0"
 WEIGHTS = "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
+MEMORY_PAUSES = (0.5, 2.0, 8.0)  # seconds to wait for memory that other ranks hold on the same GPU
 
 
 class ChgnetCalculator:
@@ -71,20 +77,44 @@ class ChgnetCalculator:
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def relax(self, ids: Sequence[str], crystals: Sequence[Crystal]) -> list[Relaxed | Failure]:
-        """One by one; see `Calculator.relax`."""
+        """One by one; see `Calculator.relax`.
+
+        Raises:
+            DeviceFailure: if the GPU cannot be used any more, or others hold its memory: no crystal is to blame.
+        """
         with _one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # CHGNet's ways of making tensors
             return [self._relax(item_id, crystal) for item_id, crystal in zip(ids, crystals, strict=True)]
 
     def _relax(self, item_id: str, crystal: Crystal) -> Relaxed | Failure:
+        import torch
+
         try:
-            return minimise(self.evaluate, crystal, self._config)
+            return self._with_memory(crystal)
         except UnphysicalError as error:
             return Failure(item_id, "relax", error.kind, f"{crystal.formula}: {error}")
+        except torch.OutOfMemoryError as error:
+            return Failure(item_id, "relax", "out-of-memory", _too_large(crystal, error))
         except (ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+            if is_device_failure(error):
+                raise DeviceFailure(_first_line(error)) from error
             # the potential's own code on a crystal unlike any it was made for; one of these never stops a campaign
-            message = f"{crystal.formula}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            message = f"{crystal.formula}: {type(error).__name__}: {_first_line(error)}"
             return Failure(item_id, "relax", "calculator-error", message)
+
+    def _with_memory(self, crystal: Crystal) -> Relaxed:
+        """Relax, several times if the GPU has no memory: the ranks that share it need theirs only now and then."""
+        import torch
+
+        for pause in MEMORY_PAUSES:
+            try:
+                return minimise(self.evaluate, crystal, self._config)
+            except torch.OutOfMemoryError:
+                log.warning("relax: %s: the GPU is out of memory, trying again in %g s", crystal.formula, pause)
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                time.sleep(pause)
+        return minimise(self.evaluate, crystal, self._config)
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         """Energy, forces and stress of a crystal.
@@ -127,6 +157,9 @@ class ChgnetCalculator:
         wanted = self._config.device
         if wanted == "cuda" and not torch.cuda.is_available():
             raise LaunchError("relax.device is cuda, and torch finds no GPU", remedy="set relax.device=auto")
+        if wanted == "auto" and _gpu_given() and torch.backends.cuda.is_built() and not torch.cuda.is_available():
+            # on the CPU this rank would go on fifty times slower, and with other last digits than its neighbours
+            raise DeviceFailure("torch cannot use the GPU that this rank was given (CUDA_VISIBLE_DEVICES)")
         return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
     @cached_property
@@ -140,6 +173,43 @@ class ChgnetCalculator:
             state = torch.load(self._weights, map_location="cpu", weights_only=True)["model"]
             model = CHGNet.from_dict(state, mlp_out_bias=False, version=MODEL)  # as CHGNet.load does for 0.3.0
         return model.to(self._device).eval().requires_grad_(False)
+
+
+def _gpu_given() -> bool:
+    """Whether this node has NVIDIA's driver, and the launcher or the farm gave this process a device."""
+    given = re.match(r"\d|GPU-|MIG-", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    return given is not None and Path("/dev/nvidiactl").exists()
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether torch says that the GPU is unusable: after such an error every later call in this process fails too."""
+    import torch
+
+    kind = getattr(torch, "AcceleratorError", None)  # torch 2.8 and later
+    if kind is not None and isinstance(error, kind):
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "HIP error", "cuDNN error"))
+
+
+def _too_large(crystal: Crystal, error: Exception) -> str:
+    """The message of a crystal that a whole GPU cannot hold.
+
+    Raises:
+        DeviceFailure: if others hold half of the memory or more: then the crystal is not to blame.
+    """
+    import torch
+
+    own, (_, total) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
+    text = f"{crystal.formula}, {len(crystal)} atoms: {own / 2**30:.1f} of {total / 2**30:.1f} GiB of GPU memory"
+    if own < total / 2:
+        raise DeviceFailure(
+            f"{text} were enough to fill it, so others hold the rest: lower farm.ranks_per_gpu"
+        ) from error
+    return f"{text} are not enough"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else ""
 
 
 @contextlib.contextmanager

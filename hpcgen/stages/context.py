@@ -15,6 +15,7 @@ import yaml
 
 from hpcgen.config import Config
 from hpcgen.errors import Failure, RunFolderError
+from hpcgen.farm.lock import FILES as LOCK_FILES
 
 log = logging.getLogger("hpcgen")
 
@@ -74,8 +75,8 @@ class Context:
         """A file of the run folder."""
         return self.folder / name
 
-    def claim(self) -> None:
-        """Make the run folder, or check that it belongs to this configuration. Overwrites nothing.
+    def check(self) -> None:
+        """Return if the run folder is this configuration's, or free for it. Writes nothing.
 
         Raises:
             RunFolderError: if it belongs to another configuration; the message names the keys that differ.
@@ -97,11 +98,22 @@ class Context:
                     remedy="use another run folder (--run-dir or another `name`), or restore the configuration",
                 )
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.exists() and any(file.name not in LOCK_FILES for file in self.folder.iterdir()):
             raise RunFolderError(
                 f"{self.folder} is not empty and holds no config.yaml, so it is not a run folder",
                 remedy="give an empty or new folder with --run-dir",
             )
+
+    def claim(self) -> None:
+        """Make the run folder this configuration's, unless it is already. Overwrites nothing.
+
+        Raises:
+            RunFolderError: as `check`.
+        """
+        self.check()
+        record = self.path("config.yaml")
+        if record.exists():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = record.with_suffix(f".tmp{os.getpid()}")
         temporary.write_text(self.config.text(), encoding="utf-8")

@@ -41,32 +41,33 @@ def run(ctx: Context) -> Balance | None:
         if world.rank == 0:
             samples.verify()
         reconstructor = get_family(family).reconstructor(samples.attrs, config)
-        ids = samples.ids
         run_digest = config.identity(STAGE)
-        candidate_ids = [make_id(run_digest, STAGE, i) for i in range(len(ids))]
         _warm_up(reconstructor, world)
 
         def work(index: int) -> Candidate | Failure:
-            seed = seed_of(config.seed, candidate_ids[index], STAGE)
-            return reconstructor.reconstruct(samples[index], candidate_ids[index], seed)
+            candidate_id = make_id(run_digest, STAGE, index)
+            return reconstructor.reconstruct(samples[index], candidate_id, seed_of(config.seed, candidate_id, STAGE))
 
-        # the schedule is rank 0's; shards of other samples are never taken for these
-        costs = [reconstructor.cost(s) for s in samples] if world.rank == 0 else [0.0] * len(ids)
+        def deliver(result: farm.FarmResult) -> Balance:
+            balance = Balance.of(STAGE, result.tasks, result.records, result.failures)
+            header = provenance.header(config, {path.name: samples.content_digest})
+            attrs = {"family": family, "balance": balance.to_json()}
+            result.write(ctx.path("candidates.h5"), header=header, attrs=attrs)
+            return balance
+
+        # shards of other samples are never taken for these
         shards = ctx.path(f"shards-{STAGE}-{samples.content_digest[:16]}")
-        result = farm.run(ids, costs, work, Candidate, shards=shards, config=config.farm, label=STAGE, world=world)
-        if result is None:
-            return None
-        balance = Balance.of(STAGE, len(ids), len(result.records), result.failures)
-        store.write(
-            ctx.path("candidates.h5"),
+        return farm.run(
+            samples.raw_ids,
+            reconstructor.costs(samples),
+            work,
             Candidate,
-            result.records,
-            failures=result.failures,
-            header=provenance.header(config, {path.name: samples.content_digest}),
-            attrs={"family": family, "balance": balance.to_json()},
+            shards=shards,
+            config=config.farm,
+            label=STAGE,
+            deliver=deliver,
+            world=world,
         )
-    farm.finish(shards)
-    return balance
 
 
 def _warm_up(reconstructor: Reconstructor, world: farm.World) -> None:

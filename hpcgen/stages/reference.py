@@ -72,6 +72,7 @@ def _from_file(ctx: Context) -> Balance:
 
 def _by_own_calculator(ctx: Context) -> Balance | None:
     config = ctx.config
+    farm.pin_device(config.farm, config.relax.device)
     calculator = get_calculator(config.relax)
     systems = [crystal.elements for _, _, crystal in kept_candidates(ctx)]
     elements = sorted({symbol for system in systems for symbol in system})
@@ -86,7 +87,26 @@ def _by_own_calculator(ctx: Context) -> Balance | None:
             return replace(result, stage=STAGE, message=f"{tasks[i][0]}: {result.message}")
         return result
 
-    result = farm.run(
+    def deliver(result: farm.FarmResult) -> Balance:
+        kept, failures = keep_lowest([name for name, _ in tasks], result.items(), len(trials))
+        rough = sum(not r.converged for _, r in kept)
+        missing = sorted(set(elements) - {r.crystal.elements[0] for _, r in kept if len(r.crystal.elements) == 1})
+        if missing:
+            log.warning("no structure of %s could be relaxed: crystals with it get no hull", ", ".join(missing))
+        source = (
+            f"{len(elements) - len(missing)} elements and {len(kept) - len(elements) + len(missing)} training "
+            f"structures relaxed by {calculator.title}, the potential of the candidates; NOT Materials Project: "
+            f"phases that are not in the training data are missing, so energies above the hull are lower bounds"
+            + (f" ({rough} structures are not fully relaxed)" if rough else "")
+        )
+        date = datetime.now(UTC).date().isoformat()
+        reference = from_relaxations(kept, calculator.scale, calculator.title, date, source, config.identity(STAGE))
+        names = ("survivors.h5", "candidates.h5", "dataset.h5")
+        inputs = {name: store.content_digest(ctx.path(name)) for name in names}
+        attrs = {"settings_digest": calculator.settings_digest, "not_converged": rough}
+        return _write(ctx, reference, len(tasks), failures, inputs, attrs)
+
+    return farm.run(
         ids,
         [cost(len(crystal)) for _, crystal in tasks],
         work,
@@ -94,27 +114,8 @@ def _by_own_calculator(ctx: Context) -> Balance | None:
         shards=ctx.path(SHARDS),
         config=config.farm,
         label=STAGE,
+        deliver=deliver,
     )
-    if result is None:
-        return None
-    kept, failures = keep_lowest([name for name, _ in tasks], result.items, len(trials))
-    rough = sum(not r.converged for _, r in kept)
-    missing = sorted(set(elements) - {r.crystal.elements[0] for _, r in kept if len(r.crystal.elements) == 1})
-    if missing:
-        log.warning("no structure of %s could be relaxed: crystals with it get no hull", ", ".join(missing))
-    source = (
-        f"{len(elements) - len(missing)} elements and {len(kept) - len(elements) + len(missing)} training structures "
-        f"relaxed by {calculator.title}, the potential of the candidates; NOT Materials Project: phases that are not "
-        f"in the training data are missing, so energies above the hull are lower bounds"
-        + (f" ({rough} structures are not fully relaxed)" if rough else "")
-    )
-    date = datetime.now(UTC).date().isoformat()
-    reference = from_relaxations(kept, calculator.scale, calculator.title, date, source, config.identity(STAGE))
-    inputs = {name: store.content_digest(ctx.path(name)) for name in ("survivors.h5", "candidates.h5", "dataset.h5")}
-    attrs = {"settings_digest": calculator.settings_digest, "not_converged": rough}
-    balance = _write(ctx, reference, len(tasks), failures, inputs, attrs)
-    farm.finish(ctx.path(SHARDS))
-    return balance
 
 
 def keep_lowest(

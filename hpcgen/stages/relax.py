@@ -21,6 +21,7 @@ SHARDS = "shards-relax"
 def run(ctx: Context) -> Balance | None:
     """Relax every kept survivor; called on every rank, returns the balance on rank 0."""
     config = ctx.config
+    farm.pin_device(config.farm, config.relax.device)
     tasks = kept_candidates(ctx)
     calculator = get_calculator(config.relax)
     ids = [flow.make_id(config.identity(STAGE), STAGE, index) for index, _, _ in tasks]
@@ -29,7 +30,19 @@ def run(ctx: Context) -> Balance | None:
         _, candidate_id, crystal = tasks[i]
         return relax_one(calculator, crystal, ids[i], candidate_id)
 
-    result = farm.run(
+    def deliver(result: farm.FarmResult) -> Balance:
+        balance = Balance.of(STAGE, result.tasks, result.records, result.failures)
+        inputs = {name: store.content_digest(ctx.path(name)) for name in ("survivors.h5", "candidates.h5")}
+        attrs = {
+            "balance": balance.to_json(),
+            "calculator": calculator.title,
+            "scale": calculator.scale,
+            "settings_digest": calculator.settings_digest,
+        }
+        result.write(ctx.path("relaxed-mlip.h5"), header=provenance.header(config, inputs), attrs=attrs)
+        return balance
+
+    return farm.run(
         ids,
         [cost(len(crystal)) for _, _, crystal in tasks],
         work,
@@ -37,26 +50,9 @@ def run(ctx: Context) -> Balance | None:
         shards=ctx.path(SHARDS),
         config=config.farm,
         label=STAGE,
+        deliver=deliver,
+        name_of=lambda i: tasks[i][1],
     )
-    if result is None:
-        return None
-    balance = Balance.of(STAGE, len(tasks), len(result.records), result.failures)
-    inputs = {name: store.content_digest(ctx.path(name)) for name in ("survivors.h5", "candidates.h5")}
-    store.write(
-        ctx.path("relaxed-mlip.h5"),
-        Relaxation,
-        result.records,
-        failures=result.failures,
-        header=provenance.header(config, inputs),
-        attrs={
-            "balance": balance.to_json(),
-            "calculator": calculator.title,
-            "scale": calculator.scale,
-            "settings_digest": calculator.settings_digest,
-        },
-    )
-    farm.finish(ctx.path(SHARDS))
-    return balance
 
 
 def kept_candidates(ctx: Context) -> list[tuple[int, str, Crystal]]:

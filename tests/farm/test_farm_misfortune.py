@@ -72,9 +72,7 @@ def test_a_task_that_hangs_outside_python_is_set_aside_by_the_next_start(tmp_pat
 
 @mpi
 @pytest.mark.parametrize("ranks", [0, 2])
-def test_a_stop_signal_drops_a_long_task_and_does_not_blame_it(
-    tmp_path: Path, ranks: int, alone: str
-) -> None:
+def test_a_stop_signal_drops_a_long_task_and_does_not_blame_it(tmp_path: Path, ranks: int, alone: str) -> None:
     process = start(tmp_path, ranks, "slow-once")
     begun = make_id("farm", "sample", MISBEHAVE).encode()
     wait_for(lambda: any(begun in path.read_bytes()[-17:] for path in tmp_path.glob("shards/attempts-*")))

@@ -44,12 +44,12 @@ def plain(**extra: str) -> dict[str, str]:
     return clean | {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"} | extra
 
 
-def mpmd(*groups: tuple[int, list[str]]) -> subprocess.CompletedProcess[str]:
+def mpmd(*groups: tuple[int, list[str]], options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run so many ranks of each of several programs in one communicator."""
     if MPIEXEC is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no mpiexec: pip install 'hpcgen[mpi]'")
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    command = [MPIEXEC, *root, "--oversubscribe"]
+    command = [MPIEXEC, *root, *options, "--oversubscribe"]
     for ranks, program in groups:
         command += ["-n", str(ranks), *program, ":"]
     return subprocess.run(command[:-1], capture_output=True, text=True, timeout=120, check=False, env=plain())
@@ -101,6 +101,18 @@ def test_ranks_that_differ_end_with_one_message_that_names_them() -> None:
     assert "hcp on rank 0" in result.stderr
     assert "size" not in result.stderr
     assert result.stderr.count("do not agree on") == 1
+
+
+ABORT = "from hpcgen.farm import world; w = world(); w.barrier(); w.rank or w.abort(7); w.barrier()"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("options", [(), ("--with-ft", "ulfm")], ids=["plain", "ulfm"])
+def test_abort_ends_all_ranks_with_its_code(options: tuple[str, ...]) -> None:
+    result = mpmd((3, [sys.executable, "-c", ABORT]), options=options)
+    if "unrecognized" in result.stderr:
+        pytest.skip("this mpiexec knows no fault tolerance")
+    assert result.returncode == 7, result.stderr
 
 
 @pytest.mark.mpi
