@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"report"},
     {"stages"},
     {"pipeline"},
+    {"doctor"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

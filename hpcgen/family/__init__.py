@@ -18,6 +18,7 @@ from hpcgen.config import Config
 from hpcgen.crystal import Crystal
 from hpcgen.errors import ConfigError, Failure
 from hpcgen.flow import Candidate
+from hpcgen.store import File
 
 FAMILIES = {"representation": "hpcgen.family.representation:RepresentationFamily"}
 
@@ -76,8 +77,8 @@ class Reconstructor(Protocol):
         """Do once what must not count as work on a sample, such as compiling."""
         ...
 
-    def cost(self, sample: Any) -> float:
-        """Estimated seconds on one core, for scheduling only."""
+    def costs(self, samples: File) -> NDArray[np.float64]:
+        """(M,) estimated seconds on one core of every sample of an open file, for scheduling only."""
         ...
 
     def reconstruct(self, sample: Any, candidate_id: str, seed: int) -> Candidate | Failure:

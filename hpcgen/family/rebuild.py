@@ -16,10 +16,14 @@ from hpcgen.flow import Candidate
 from hpcgen.represent.composition import channel_key, whole_counts
 from hpcgen.represent.descriptor import make_descriptor, relabel, representation_config
 from hpcgen.represent.lattice import build_lattice
+from hpcgen.store import File
 
 if TYPE_CHECKING:
     from hpcgen.family.representation import RepresentationSample
     from hpcgen.reconstruct.solution import Solution
+
+_COST_BLOCK = 1 << 16  # samples looked at together
+_DENSEST = 2.0  # cubic angstrom per atom; a cell that is smaller, or none, cannot be meant
 
 
 class RepresentationReconstructor:
@@ -54,10 +58,20 @@ class RepresentationReconstructor:
         target = np.ones(make_descriptor(self.settings).length(2))
         self.solver.solve(target, lattice, np.array([0, 1, 1]), numbers, seed=0, noise_floor=np.inf)
 
-    def cost(self, sample: RepresentationSample) -> float:
-        """Estimated seconds: a fit to measured times, good to a factor of a few."""
-        n = float(sample.n_atoms)
-        return self.solver.cost(n if 1 <= n <= self.max_atoms else 1.0)
+    def costs(self, samples: File) -> FloatArray:
+        """(M,) estimated seconds, from the number of atoms and the volume of the cell; see the solvers.
+
+        What is impossible counts as small, since it fails at once.
+        """
+        out = np.empty(len(samples))
+        atoms, cells = samples.array("n_atoms"), samples.array("lattice")
+        for start in range(0, len(out), _COST_BLOCK):
+            block = slice(start, start + _COST_BLOCK)
+            n = atoms[block].astype(np.float64)
+            n = np.where((n >= 1) & (n <= self.max_atoms), n, 1.0)
+            volume = cell_volumes(cells[block])
+            out[block] = self.solver.costs(n, np.where(volume > n * _DENSEST, volume, n * _DENSEST))
+        return out
 
     def reconstruct(self, sample: RepresentationSample, candidate_id: str, seed: int) -> Candidate | Failure:
         """The crystal whose descriptor comes nearest to the sample's.
@@ -114,6 +128,14 @@ class RepresentationReconstructor:
         )
 
 
+def cell_volumes(parameters: NDArray[Any]) -> FloatArray:
+    """(M, 6) a, b, c, alpha, beta, gamma (angstrom, degrees) to (M,) cubic angstrom, NaN where there is no cell."""
+    p = np.asarray(parameters, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ca, cb, cg = np.cos(np.radians(p[:, 3:])).T
+        return p[:, :3].prod(axis=1) * np.sqrt(1 - ca**2 - cb**2 - cg**2 + 2 * ca * cb * cg)
+
+
 class _Solver(Protocol):
     """What inverts one descriptor."""
 
@@ -129,8 +151,8 @@ class _Solver(Protocol):
         """Positions for a target (D',) whose channels are all in use."""
         ...
 
-    def cost(self, n_atoms: float) -> float:
-        """Estimated seconds."""
+    def costs(self, n_atoms: FloatArray, volume: FloatArray) -> FloatArray:
+        """(M,) estimated seconds for crystals of `n_atoms` (M,) in cells of `volume` (M,) cubic angstrom."""
         ...
 
 
@@ -161,8 +183,13 @@ class _Annealing:
             target = np.zeros_like(target)
         return self.solver.solve(target, lattice, species, int(species.max()) + 1, seed, noise_floor)
 
-    def cost(self, n_atoms: float) -> float:
-        return 3e-5 * self.starts * n_atoms**2.5
+    def costs(self, n_atoms: FloatArray, volume: FloatArray) -> FloatArray:
+        """Atoms x grid points, and more starts for more atoms: n^2.5.
+
+        The volume does not matter, since cells are scaled to a volume per atom: every atom has as many images.
+        Measured on 120 crystals of mp_20 with 10 % noise: rank correlation 0.98, scatter a factor of 1.4.
+        """
+        return 4e-5 * self.starts * n_atoms**2.5
 
 
 class _Hopping:
@@ -173,8 +200,10 @@ class _Hopping:
         from hpcgen.represent.ead import EmbeddedAtomDensity
 
         self.gradients = config.basin_hopping.trials * config.basin_hopping.hops * config.basin_hopping.iterations
-        self.solver = BasinHopping(EmbeddedAtomDensity(settings.ead), config.basin_hopping)
+        descriptor = EmbeddedAtomDensity(settings.ead)
+        self.solver = BasinHopping(descriptor, config.basin_hopping)
         self.cutoff = settings.ead.cutoff
+        self.components = len(settings.ead.eta) * settings.ead.centres * len(descriptor.exponents)
 
     def solve(
         self,
@@ -187,5 +216,10 @@ class _Hopping:
     ) -> Solution:
         return self.solver.solve(target, lattice, numbers, seed, noise_floor)
 
-    def cost(self, n_atoms: float) -> float:
-        return 2e-7 * self.gradients * n_atoms * self.cutoff**3
+    def costs(self, n_atoms: FloatArray, volume: FloatArray) -> FloatArray:
+        """Pairs of an atom with an atom or image within the cutoff, times components of the descriptor.
+
+        Measured on 60 crystals of mp_20: rank correlation 0.99 (0.86 for the number of atoms alone).
+        """
+        pairs = n_atoms**2 * (4 / 3 * np.pi * self.cutoff**3) / volume
+        return 2e-9 * self.gradients * self.components * pairs

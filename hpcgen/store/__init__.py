@@ -1,4 +1,4 @@
-"""HDF5 files: schemas, readers, writers and shards. The only room that imports h5py.
+"""The files: schemas, readers, writers, and the shards of unfinished stages. The only room that imports h5py.
 
     store.write("candidates.h5", Candidate, candidates, failures=failures, header=header)
     with store.open("candidates.h5", Candidate) as f:
@@ -10,21 +10,25 @@
 
 from hpcgen.store.docs import hdf5_markdown
 from hpcgen.store.inspect import describe_file
+from hpcgen.store.merge import Picks, gather
 from hpcgen.store.reader import File, content_digest
 from hpcgen.store.reader import open_file as open
 from hpcgen.store.schema import Column, Schema, describe, register, schema_of, schemas
-from hpcgen.store.shards import Shard, ShardWriter, read_shard
+from hpcgen.store.shards import Place, Shard, ShardWriter, read_shard
 from hpcgen.store.writer import write
 
 __all__ = [
     "Column",
     "File",
+    "Picks",
+    "Place",
     "Schema",
     "Shard",
     "ShardWriter",
     "content_digest",
     "describe",
     "describe_file",
+    "gather",
     "hdf5_markdown",
     "open",
     "read_shard",

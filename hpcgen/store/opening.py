@@ -10,7 +10,18 @@ from hpcgen.errors import StoreError
 from hpcgen.store.schema import STAGES, Schema, find_schema, schema_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)  # what h5py raises on damaged files
+# what h5py raises on damaged files: nearly anything, since types, shapes and sizes may be wrong too
+DAMAGE = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def open_hdf5(path: Path) -> h5py.File:

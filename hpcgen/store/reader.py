@@ -76,6 +76,11 @@ class File:
         return [text.decode("ascii") for text in self._h5["id"][:]]
 
     @property
+    def raw_ids(self) -> NDArray[np.bytes_]:
+        """(M,) S16, ids as they lie in the file: 16 bytes each instead of the 65 of a `str`."""
+        return self._h5["id"][:]
+
+    @property
     def crystals(self) -> CrystalBatch:
         """All crystals.
 
@@ -140,9 +145,8 @@ class File:
             stored = self._h5["crc32"][:]
             for start in range(0, len(self), BLOCK):
                 table = Table.read(self._h5, self.layout, start, min(start + BLOCK, len(self)))
-                wrong = np.flatnonzero(table.crc32() != stored[start : start + BLOCK])
+                wrong = np.flatnonzero(update_digest(state, table) != stored[start : start + BLOCK])
                 bad += [f"{table.ids[i].decode('ascii', 'replace')} (number {start + i})" for i in wrong]
-                update_digest(state, table)
             found = finish_digest(state, self.failures)
         except DAMAGE as error:
             raise damaged(self.path, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from hpcgen.crystal import CrystalBatch
 from hpcgen.errors import Failure
 from hpcgen.flow import ID_LENGTH
-from hpcgen.store.schema import CRYSTAL, Column, Schema
+from hpcgen.store.schema import Column, Schema
 
 TEXT = h5py.string_dtype("utf-8")
 ID = np.dtype(f"S{ID_LENGTH}")
@@ -59,7 +58,7 @@ class Table:
                 raise TypeError(f"{schema.name} holds {schema.record_type.__name__}, not {type(record).__name__}")
         crystals = CrystalBatch.of([r.crystal for r in records]) if schema.has_crystal else None
         columns = {c.name: _gather(c, records) for c in schema.columns}
-        return cls(schema, _encode_ids([r.id for r in records]), crystals, columns)
+        return cls(schema, encode_ids([r.id for r in records]), crystals, columns)
 
     @classmethod
     def read(cls, group: h5py.Group, schema: Schema, start: int = 0, stop: int | None = None) -> Table:
@@ -78,20 +77,21 @@ class Table:
         columns = {c.name: read_column(group, c, atoms if c.kind == "per_atom" else rows) for c in schema.columns}
         return cls(schema, group["id"][rows], crystals, columns)
 
-    def write(self, group: h5py.Group, bare: bool = False) -> None:
-        """Write all datasets below `group`; `bare`: without units, descriptions and checksums, as shards need none."""
-        put(group, "id", self.ids, "", "" if bare else "id of the record")
+    def rows(self, start: int, stop: int) -> Table:
+        """Records start:stop, as views."""
+        atoms, crystals = slice(0, 0), None
         if self.crystals is not None:
-            c = self.crystals
-            parts: tuple[NDArray[Any], ...] = (c.lattice, c.offset, c.numbers, c.frac)
-            for (path, facts), data in zip(CRYSTAL.items(), parts, strict=True):
-                put(group, path, data, "" if bare else facts[2], "" if bare else facts[3])
-        for column in self.schema.columns:
-            data = self.columns[column.name]
-            data = _encode_ids(list(data)) if column.dtype == "id" else data
-            put(group, column.path, data, "" if bare else column.unit, "" if bare else column.doc)
-        if not bare:
-            put(group, "crc32", self.crc32(), "", "checksum of the record, volatile columns left out")
+            offset = self.crystals.offset[start : stop + 1]
+            atoms = slice(int(offset[0]), int(offset[-1]))
+            crystals = CrystalBatch(
+                lattice=self.crystals.lattice[start:stop],
+                offset=offset - offset[0],
+                frac=self.crystals.frac[atoms],
+                numbers=self.crystals.numbers[atoms],
+            )
+        per_atom = {c.name for c in self.schema.columns if c.kind == "per_atom"}
+        columns = {n: data[atoms if n in per_atom else slice(start, stop)] for n, data in self.columns.items()}
+        return Table(self.schema, self.ids[start:stop], crystals, columns)
 
     def records(self) -> list[Any]:
         """The typed records.
@@ -120,46 +120,39 @@ class Table:
             out.append(self.schema.record_type(**values))
         return out
 
-    def canonical(self, volatile: bool = False) -> Iterator[bytes]:
-        """The bytes of each record's identity, little-endian, lengths before text; times only if `volatile`."""
-        kept = [c for c in self.schema.columns if volatile or not c.volatile]
+    def canonical(self) -> Iterator[bytes]:
+        """The bytes of each record's identity: no volatile columns, little-endian, lengths before text and atoms."""
         fixed = [self.ids.view(np.uint8).reshape(len(self), ID_LENGTH)]
         ragged: list[NDArray[Any]] = []
         texts = []
-        for c in kept:
+        for c in self.schema.columns:
             data = self.columns[c.name]
+            if c.volatile:
+                continue
             if data.dtype == object:
-                texts.append(data)
+                texts.append(data.tolist())
             elif c.kind == "per_atom":
-                ragged.append(_little(data))
+                ragged.append(data)
             else:
                 fixed.append(_bytes_of_rows(data))
-        offset = np.zeros(len(self) + 1, np.int64)
+        atoms = [0] * (len(self) + 1)
         if self.crystals is not None:
             fixed.append(_bytes_of_rows(self.crystals.lattice))
-            offset = self.crystals.offset
-            ragged += [_little(self.crystals.numbers), _little(self.crystals.frac)]
-        head = np.ascontiguousarray(np.concatenate(fixed, axis=1))
+            atoms = self.crystals.offset.tolist()
+            ragged += [self.crystals.numbers, self.crystals.frac]
+        head = np.concatenate(fixed, axis=1)
+        width, heads = head.shape[1], head.tobytes()
+        # slices of one bytes object are several times faster than rows of an array
+        flat = [(data.itemsize * int(np.prod(data.shape[1:])), _little(data).tobytes()) for data in ragged]
         for i in range(len(self)):
-            parts = [head[i].tobytes()]
+            parts = [heads[i * width : (i + 1) * width]]
             for text in texts:
                 encoded = text[i].encode("utf-8")
                 parts += [len(encoded).to_bytes(8, "little"), encoded]
-            parts.append(int(offset[i + 1] - offset[i]).to_bytes(8, "little"))
-            parts += [data[offset[i] : offset[i + 1]].tobytes() for data in ragged]
+            first, last = atoms[i], atoms[i + 1]
+            parts.append((last - first).to_bytes(8, "little"))
+            parts += [data[first * size : last * size] for size, data in flat]
             yield b"".join(parts)
-
-    def crc32(self) -> NDArray[np.uint32]:
-        """(M,) checksum of each record."""
-        return np.fromiter((zlib.crc32(text) for text in self.canonical()), np.uint32, len(self))
-
-
-def put(group: h5py.Group, path: str, data: NDArray[Any], unit: str = "", doc: str = "") -> None:
-    """Create one dataset, with its unit and description if given; object arrays are text."""
-    dataset = group.create_dataset(path, data=data, dtype=TEXT if data.dtype == object else None)
-    for name, text in (("unit", unit), ("description", doc)):
-        if text:
-            dataset.attrs[name] = text
 
 
 def read_column(group: h5py.Group, column: Column, rows: slice) -> NDArray[Any]:
@@ -172,13 +165,12 @@ def read_column(group: h5py.Group, column: Column, rows: slice) -> NDArray[Any]:
     return data[rows]
 
 
-def write_failures(group: h5py.Group, failures: Sequence[Failure], bare: bool = False) -> None:
-    """Write the failures below `group`; `bare`: without descriptions, and nothing where there are none."""
-    if bare and not failures:
-        return
+def write_failures(group: h5py.Group, failures: Sequence[Failure]) -> None:
+    """Write the failures below `group`."""
     for name, doc in FAILURE_COLUMNS.items():
-        texts = _objects([storable_text(getattr(f, name)) for f in failures])
-        put(group, f"failures/{name}", texts, "", "" if bare else doc)
+        texts = text_array([storable_text(getattr(f, name)) for f in failures])
+        dataset = group.create_dataset(f"failures/{name}", data=texts, dtype=TEXT)
+        dataset.attrs["description"] = doc
 
 
 def read_failures(group: h5py.Group) -> list[Failure]:
@@ -200,8 +192,8 @@ def _gather(column: Column, records: Sequence[Any]) -> NDArray[Any]:
     values = [getattr(r, column.name) for r in records]
     if column.dtype in ("text", "id"):
         if column.dtype == "id":
-            _encode_ids(values)  # too long an id must not be cut off silently
-        return _objects([storable_text(v) for v in values])
+            encode_ids(values)
+        return text_array([storable_text(v) for v in values])
     dtype = np.dtype(column.dtype)
     if column.kind == "column":
         for record, value in zip(records, values, strict=True):
@@ -226,14 +218,20 @@ def _gather(column: Column, records: Sequence[Any]) -> NDArray[Any]:
     return np.concatenate(arrays).astype(dtype) if column.kind == "per_atom" else np.stack(arrays).astype(dtype)
 
 
-def _encode_ids(ids: Sequence[str]) -> NDArray[np.bytes_]:
+def encode_ids(ids: Sequence[str]) -> NDArray[np.bytes_]:
+    """Ids as S16.
+
+    Raises:
+        ValueError: if one is no id: it must not be cut off silently.
+    """
     for text in ids:
         if not isinstance(text, str) or not text.isascii() or len(text) > ID_LENGTH or "\0" in text:
             raise ValueError(f"{text!r} is no id: at most {ID_LENGTH} ASCII characters")
     return np.array([text.encode("ascii") for text in ids], dtype=ID)
 
 
-def _objects(texts: Sequence[str]) -> NDArray[Any]:
+def text_array(texts: Sequence[str]) -> NDArray[Any]:
+    """(M,) object array of str."""
     out = np.empty(len(texts), dtype=object)
     out[:] = texts
     return out
