@@ -2,10 +2,11 @@
 # A private Slurm of N virtual nodes on this machine, for tests and for trying batch scripts (root, Debian packages
 # slurm-wlm munge; nothing listens outside the loopback interface).
 #   env/virtual_slurm.sh start FOLDER [NODES] [CPUS]   then: export SLURM_CONF=FOLDER/slurm.conf
+#   env/virtual_slurm.sh kill-node FOLDER NODE          everything on that node (v1, v2 ...) dies at once
 #   env/virtual_slurm.sh stop FOLDER
 set -euo pipefail
 
-action=${1:?usage: virtual_slurm.sh start|stop FOLDER [NODES] [CPUS]}
+action=${1:?usage: virtual_slurm.sh start FOLDER [NODES] [CPUS] | kill-node FOLDER NODE | stop FOLDER}
 folder=$(mkdir -p "${2:?folder}" && cd "$2" && pwd)
 nodes=${3:-2}
 cpus=${4:-2}
@@ -15,11 +16,28 @@ export SLURM_CONF=$folder/slurm.conf
 stop() {
   local file pid
   for file in "$folder"/run/*.pid; do
-    [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
+    if [ -s "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
   done
   sleep 0.5
   for pid in $(pgrep -x slurmstepd || true); do # steps that ended badly leave their keeper behind
-    grep -qzF "SLURM_CONF=$SLURM_CONF" "/proc/$pid/environ" 2>/dev/null && kill -9 "$pid" || true
+    if of_this_cluster "$pid"; then kill -9 "$pid" || true; fi
+  done
+}
+
+# Slurm's daemons, and what they start, have the cluster's configuration in their environment.
+of_this_cluster() {
+  grep -qzF "SLURM_CONF=$SLURM_CONF" "/proc/$1/environ" 2>/dev/null
+}
+
+# A node is a UTS namespace: its slurmd, the keepers of its steps, their tasks.
+kill_node() {
+  local node=$1 space directory pid
+  space=$(readlink "/proc/$(cat "$folder/run/slurmd.$node.pid")/ns/uts")
+  for directory in /proc/[0-9]*; do
+    pid=${directory#/proc/}
+    if [ "$(readlink "$directory/ns/uts" 2>/dev/null)" = "$space" ] && of_this_cluster "$pid"; then
+      kill -9 "$pid" 2>/dev/null || true
+    fi
   done
 }
 
@@ -39,7 +57,7 @@ SlurmdSpoolDir=$folder/spool/%n
 TmpFS=$folder/tmp/%n
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$folder/run/munge.socket
+AuthInfo=socket=$folder/run/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -47,11 +65,11 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=1,batch_sched_delay=0
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=1
-SlurmdTimeout=6
+SlurmdTimeout=15
 KillWait=3
 KillOnBadExit=1
 JobRequeue=1
@@ -96,6 +114,7 @@ start() {
 
 case $action in
 start) start ;;
+kill-node) kill_node "${3:?node}" ;;
 stop) stop ;;
 *) echo "unknown action $action" >&2 && exit 2 ;;
 esac

@@ -1,10 +1,19 @@
 #!/bin/bash
 #SBATCH --job-name=hpcgen-sample
-#SBATCH --ntasks=1
 #SBATCH --time=01:00:00
 #SBATCH --open-mode=append
-# Sampling: one process, on a GPU where the job has one.
+#SBATCH --requeue
+# Sampling in one process, on a GPU where the job has one.
 #   sbatch [--gpus=1] slurm/sample.sh CONFIG [RUN_DIR]
-source slurm/site.env
+here=${HPCGEN_SLURM_DIR:-$(scontrol show job "${SLURM_JOB_ID:-none}" | sed -n 's/^ *Command=//p')}
+HPCGEN_SLURM_DIR=${here%%/sample.sh*} # Slurm runs a copy of this script; its companions lie beside the original
+if [ ! -r "$HPCGEN_SLURM_DIR/job.sh" ]; then
+  echo "hpcgen: no job.sh in '$HPCGEN_SLURM_DIR'; submit with sbatch, or export HPCGEN_SLURM_DIR=<the folder of these scripts>" >&2
+  exit 2
+fi
+# shellcheck source=slurm/job.sh
+source "$HPCGEN_SLURM_DIR/job.sh"
+hpcgen_begin sample.sh "$@"
 
-hpcgen_step hpcgen sample "$CONFIG"
+hpcgen_step hpcgen doctor
+hpcgen_step hpcgen sample

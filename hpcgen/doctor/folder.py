@@ -21,6 +21,7 @@ from hpcgen.store.probe import probe
 
 BYTES_PER_SAMPLE = 10_000  # of all files of a run together
 BASE_BYTES = 200 * 1024**2  # data set, model, report
+LEAST_BYTES = 20 * 1024**2  # a run that is nearly done needs less than the whole
 FEW_FILES = 10_000
 PATIENCE = 10.0  # seconds until a new file must be seen by other nodes; NFS caches folders for some
 
@@ -161,7 +162,9 @@ def _space(place: Path, config: Config | None) -> Finding:
     remedy = "free some space, or use a run folder on another file system; a quota may be tighter than this"
     if status.f_files and status.f_favail < FEW_FILES:
         return Finding("warning", "space", f"{text}; room for {status.f_favail} more files only", remedy)
-    return Finding("ok" if free > need else "problem", "space", text, "" if free > need else remedy)
+    if free >= need:
+        return Finding("ok", "space", text)
+    return Finding("problem" if free < LEAST_BYTES else "warning", "space", text, remedy)
 
 
 def file_system(path: Path) -> str:
