@@ -12,16 +12,20 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hpcgen.farm.deadline import KillTimer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 SHORTEST, LONGEST = 50e-6, 5e-3  # seconds between looks at a message: waiting ranks leave the core to those that work
 NAME_BYTES = 64
+LEAVE_SECONDS = 60.0
 
 
 class DeadRankError(Exception):
@@ -134,6 +138,11 @@ class Channel:
         _without_finalize.register()
         return Channel(self._comm.Shrink())
 
+    def code_of_leavers(self, mine: int = 0) -> int:
+        """After a call has raised: the exit code of ranks that want to end everything, 0 if one has just died."""
+        self.revoke()
+        return int(self.survivors().collect(np.array([mine])).max())
+
     @property
     def allows_threads(self) -> bool:
         """Whether a second thread may call MPI while the first one does not."""
@@ -165,6 +174,19 @@ class _WithoutFinalize:
 
 
 _without_finalize = _WithoutFinalize()
+
+
+def leave(channel: Channel, code: int) -> NoReturn:
+    """End all ranks with exit code `code`, where MPI_Abort cannot be used.
+
+    With fault tolerance MPI_Abort ends only its own rank, and a rank that just exits is waited for (Open MPI 5.0.11).
+    So the communicator is revoked, the others notice that at their next call, and all leave with the largest code.
+    """
+    KillTimer().arm(LEAVE_SECONDS)  # for a rank that never makes another call: then the others count this one as dead
+    with suppress(DeadRankError):
+        code = max(code, channel.code_of_leavers(code))
+    logging.shutdown()
+    os._exit(code)
 
 
 def exit_with(code: int) -> None:

@@ -123,7 +123,7 @@ def run(
     """
     ids = np.asarray(task_ids, dtype="S16")
     if order := order_received(label):
-        return obey(order, int(np.flatnonzero(ids == order.task.encode())[0]), work, record_type)
+        return obey(order, int(np.flatnonzero(ids == order.task.encode())[0]), work, record_type, name_of)
     world = world or launched_world()
     agreement.check(world, {"hpcgen version": __version__, "tasks": hashlib.sha256(ids.tobytes()).hexdigest()})
     channel = Channel(world.comm) if world.comm is not None else None
@@ -139,9 +139,9 @@ def run(
         # The others wait for messages of this rank, so an exception here may not just unwind.
         if isinstance(error, HpcgenError):
             print(f"rank {world.rank}: {error}", file=sys.stderr)
-            world.abort(error.exit_code)
+            world.abort(error.exit_code, farm.channel)
         print(f"rank {world.rank} of {world.size}, {label}:\n{traceback.format_exc()}", file=sys.stderr)
-        world.abort(EXIT_INTERNAL)
+        world.abort(EXIT_INTERNAL, farm.channel)
         raise
 
 
@@ -161,7 +161,7 @@ class _Farm:
         deliver: Callable[[FarmResult], Any] | None,
         name_of: Callable[[int], str] | None,
     ) -> None:
-        self._channel, self._ids, self._costs, self._work, self._type = channel, ids, costs, work, record_type
+        self.channel, self._ids, self._costs, self._work, self._type = channel, ids, costs, work, record_type
         self._shards, self._config, self._label, self._deliver = shards, config, label, deliver
         self._name_of = name_of or (lambda index: bytes(ids[index]).decode("ascii"))
         self._catalogue: Catalogue | None = None
@@ -174,15 +174,15 @@ class _Farm:
         with StopFlag(self._config.task_limit, self._config.grace) as self._stop:
             while True:
                 try:
-                    if self._channel and not self._hosts:
-                        self._hosts = dict(zip(self._alive.tolist(), self._channel.host_names(), strict=True))
+                    if self.channel and not self._hosts:
+                        self._hosts = dict(zip(self._alive.tolist(), self.channel.host_names(), strict=True))
                     return self._start()
                 except DeadRankError:
                     self._recover()
 
     @property
     def _leads(self) -> bool:
-        return self._channel is None or self._channel.rank == 0
+        return self.channel is None or self.channel.rank == 0
 
     def _start(self) -> Any:
         """One attempt to finish everything with the ranks that are alive."""
@@ -200,19 +200,19 @@ class _Farm:
             self._stop,
             tally,
         )
-        hands.open(self._number, self._channel.rank if self._channel else 0)
+        hands.open(self._number, self.channel.rank if self.channel else 0)
         source: Source
         coordinator = None
         if self._leads:
             costs = np.broadcast_to(np.asarray(self._costs, dtype=np.float64), self._ids.shape)[self._order]
-            ranks = self._channel.size if self._channel else 1
+            ranks = self.channel.size if self.channel else 1
             schedule = Schedule(costs, ranks, self._config.chunk_seconds, len(self._kills))
             resumed = len(self._ids) - len(self._order)
             progress = Progress(self._label, len(self._ids), resumed, ranks, self._config.log_interval)
-            source = coordinator = Coordinator(self._channel, schedule, dict(self._kills), self._stop, progress)
+            source = coordinator = Coordinator(self.channel, schedule, dict(self._kills), self._stop, progress)
         else:
-            assert self._channel is not None
-            source = Worker(self._channel, self._stop)
+            assert self.channel is not None
+            source = Worker(self.channel, self._stop)
         self._kept.append(source)
         try:
             self._consume(source, hands, tally)
@@ -326,20 +326,21 @@ class _Farm:
 
     def _recover(self) -> None:
         """Go on without the dead."""
-        assert self._channel is not None
+        assert self.channel is not None
         before = self._alive
-        self._kept.append(self._channel)
-        led = self._channel.rank == 0
+        self._kept.append(self.channel)
+        led = self.channel.rank == 0
         while True:
-            self._channel.revoke()
-            self._channel = self._channel.survivors()
-            self._kept.append(self._channel)
-            try:
-                self._alive = self._channel.collect(np.array([self._who]))[:, 0]
+            self.channel.revoke()
+            self.channel = self.channel.survivors()
+            self._kept.append(self.channel)
+            with suppress(DeadRankError):
+                codes = self.channel.collect(np.array([0]))
+                if codes.any():  # not dead: it wants to end everything (channel.leave)
+                    raise SystemExit(int(codes.max()))
+                self._alive = self.channel.collect(np.array([self._who]))[:, 0]
                 break
-            except DeadRankError:
-                continue
-        if self._channel.rank != 0:
+        if self.channel.rank != 0:
             return
         if not led:
             lock.inherit()
@@ -353,4 +354,4 @@ class _Farm:
 
     def _share(self, data: NDArray[Any]) -> NDArray[Any]:
         """The leader's array on every rank."""
-        return self._channel.share(data) if self._channel else data
+        return self.channel.share(data) if self.channel else data

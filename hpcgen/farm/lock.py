@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcgen.errors import LaunchError, RunFolderError
-from hpcgen.farm.channel import Channel, DeadRankError
+from hpcgen.errors import RunFolderError
 from hpcgen.farm.lockfile import LockFile, Owner, content_of
 from hpcgen.farm.world import World, is_first, show_log
 
@@ -74,12 +73,7 @@ def hold(folder: Path, purpose: str, world: World | None = None) -> Iterator[Non
     try:
         if ranks.comm is not None:
             token = np.frombuffer(bytearray(mine.token.encode()), np.uint8)
-            try:
-                mine.token = Channel(ranks.comm).share(token).tobytes().decode()
-            except DeadRankError:
-                raise LaunchError(
-                    "a rank died before the stage began", remedy="run the same command again: it resumes"
-                ) from None
+            mine.token = ranks.share(token).tobytes().decode()
         yield
     finally:
         _held = before

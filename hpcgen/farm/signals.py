@@ -8,17 +8,17 @@ restart runs that task in a process of its own (solo.py), which can be killed.
 
 from __future__ import annotations
 
-import faulthandler
 import signal
 import threading
 import time
 from types import FrameType
 from typing import Any
 
+from hpcgen.farm.deadline import KillTimer
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 HARD = 1.5  # a task that does not react ends its process after so many times its limit ...
 HARD_MARGIN = 2.0  # ... and so many seconds
-STDERR = 2  # the descriptor itself: sys.stderr may be something else
 
 
 class TaskOverdue(BaseException):
@@ -35,12 +35,12 @@ class StopFlag:
     Args:
         limit: seconds that a task may take.
         grace: seconds that the task in hand may still take after a signal.
-        hard: whether a task that does not react to its limit ends the process.
     """
 
-    def __init__(self, limit: float, grace: float, *, hard: bool = True) -> None:
+    def __init__(self, limit: float, grace: float) -> None:
         self.raised = False
-        self._limit, self._grace, self._hard = limit, grace, hard
+        self._limit, self._grace = limit, grace
+        self._hard = KillTimer()
         self._in_task = False
         self._began = 0.0
         self._armed = float("-inf")
@@ -63,8 +63,8 @@ class StopFlag:
         """A task begins."""
         if self._active:
             self._began = time.monotonic()
-            if self._hard and self._began - self._armed > 1.0:  # arming costs a thread, so not for every short task
-                faulthandler.dump_traceback_later(HARD * self._limit + HARD_MARGIN, exit=True, file=STDERR)
+            if self._began - self._armed > 1.0:  # arming costs a thread, so not for every short task
+                self._hard.arm(HARD * self._limit + HARD_MARGIN)
                 self._armed = self._began
             self._in_task = True
             signal.setitimer(signal.ITIMER_REAL, self._grace if self.raised else self._limit)
@@ -78,7 +78,7 @@ class StopFlag:
     def rest(self) -> None:
         """No task begins for a while."""
         if self._armed > 0:
-            faulthandler.cancel_dump_traceback_later()
+            self._hard.disarm()
             self._armed = float("-inf")
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

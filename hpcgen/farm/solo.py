@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcgen import store
-from hpcgen.errors import DeviceFailure
+from hpcgen.errors import DeviceFailure, Failure, HpcgenError
 from hpcgen.store.shards import PART
 
 ENVIRONMENT = "HPCGEN_FARM_SOLO"
@@ -73,7 +74,13 @@ def order_received(label: str) -> Order | None:
     return order if order.label == label else None
 
 
-def obey(order: Order, index: int, work: Callable[[int], Any], record_type: type) -> None:
+def obey(
+    order: Order,
+    index: int,
+    work: Callable[[int], Any],
+    record_type: type,
+    name_of: Callable[[int], str] | None,
+) -> None:
     """Do the one task and end this process.
 
     Raises:
@@ -86,9 +93,20 @@ def obey(order: Order, index: int, work: Callable[[int], Any], record_type: type
     except DeviceFailure as error:
         print(f"the device failed: {error}", file=sys.stderr)
         raise SystemExit(EXIT_DEVICE) from None
+    except HpcgenError:
+        raise
+    except Exception as error:
+        result = raised(name_of(index) if name_of else order.task, order.label, error)
     writer.append(result, order.task)
     writer.seal()
     raise SystemExit(0)
+
+
+def raised(name: str, label: str, error: Exception) -> Failure:
+    """What a task that raises is stored as."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    return Failure(name, label, "internal-error", message)
 
 
 def run_alone(

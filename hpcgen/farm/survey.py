@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgen.farm.world import World, wait
+from hpcgen.farm.world import World
 
 
 def gather(facts: dict[str, Any], world: World) -> list[dict[str, Any]]:
@@ -20,12 +20,10 @@ def gather(facts: dict[str, Any], world: World) -> list[dict[str, Any]]:
     if world.comm is None:
         return [facts]
     mine = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-    sizes = np.empty(world.size, dtype=np.int64)
-    wait(world.comm.Iallgather(np.array([len(mine)], dtype=np.int64), sizes))
-    ends = np.cumsum(sizes)
-    everything = np.empty(int(ends[-1]), dtype=np.uint8)
-    wait(world.comm.Iallgatherv(mine, [everything, (sizes, ends - sizes)]))
-    return [json.loads(everything[end - size : end].tobytes()) for size, end in zip(sizes, ends, strict=True)]
+    sizes = world.collect(np.array([len(mine)], dtype=np.int64))[:, 0]
+    padded = np.zeros(sizes.max(), dtype=np.uint8)
+    padded[: len(mine)] = mine
+    return [json.loads(row[:size].tobytes()) for row, size in zip(world.collect(padded), sizes, strict=True)]
 
 
 def library() -> str:

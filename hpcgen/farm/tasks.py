@@ -20,7 +20,7 @@ from hpcgen.farm.messages import Tally
 from hpcgen.farm.progress import duration
 from hpcgen.farm.shards import shard_path
 from hpcgen.farm.signals import StopFlag, TaskDropped, TaskOverdue
-from hpcgen.farm.solo import run_alone
+from hpcgen.farm.solo import raised, run_alone
 
 log = logging.getLogger("hpcgen")
 COMMIT_SECONDS = 0.5  # what a kill can cost each rank
@@ -105,11 +105,10 @@ class Hands:
         self._note(index)
         name = self._name(index)
         output = self._folder / f"solo-{self._start:04d}-{self._rank:05d}.h5"
-        reason = "the death of its process"
+        reason = ""
+        kills = min(kills, self._config.max_kills - 1)  # being in hand proves nothing: every suspect gets a run alone
+        log.info("%s: task %s was in hand when its process died, so it runs in one of its own", self._label, name)
         while kills < self._config.max_kills:
-            log.info(
-                "%s: task %s was in hand when %d processes died: it runs in one of its own", self._label, name, kills
-            )
             outcome = run_alone(
                 self._label, name, output, self._type, self._config.task_limit, lambda: self._stop.raised
             )
@@ -126,7 +125,7 @@ class Hands:
             assert self._journal is not None
             self._journal.killed(bytes(self._ids[index]))
         log.error("%s: task %s has killed %d processes and is set aside: %s", self._label, name, kills, reason)
-        message = f"killed {kills} processes, the last by {reason}"
+        message = f"killed {kills} processes, the last, which ran nothing else, by {reason}"
         return self._store(index, self._failure(index, "killed-its-process", message), began)
 
     def settle(self) -> None:
@@ -190,10 +189,8 @@ class Hands:
 
     def _keep_raised(self, index: int, error: Exception) -> None:
         """A task that raises is a failure; many in a row are not, and end the run."""
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         log.error("%s: task %s raised:\n%s", self._label, self._name(index), traceback.format_exc())
-        self._raised.append((index, self._failure(index, "internal-error", message)))
+        self._raised.append((index, raised(self._name_of(index), self._label, error)))
         if len(self._raised) >= RAISED_IN_A_ROW:
             self._raised.clear()
             raise RuntimeError(f"{RAISED_IN_A_ROW} tasks in a row raised, the last one {self._name(index)}") from error

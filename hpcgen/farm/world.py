@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcgen.errors import LaunchError
+from hpcgen.farm.channel import Channel, DeadRankError, exit_with, leave
+from hpcgen.farm.deadline import STDERR
 
-POLL = 0.0005  # seconds between looks at a message: waiting ranks leave the core to those that work
+INIT_SECONDS = 600.0  # on a slow file system some ranks need minutes to load their programs
 PATIENCE = 3.0  # seconds that the first process gives the others, which start and fail a little later, to hear of it
 _SPECIAL_STEP = 0xFFFFFFF0  # Slurm numbers batch, extern and interactive steps from here on
 _RANK = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # the innermost launcher counts
@@ -43,34 +46,53 @@ class World:
 
     def barrier(self) -> None:
         """Wait for all ranks, without keeping the core busy."""
-        if self.comm is not None:
-            wait(self.comm.Ibarrier())
+        self.collect(np.zeros(1, np.uint8))
 
     def decide(self, answer: bool) -> bool:
         """Rank 0's answer on every rank. Without MPI every process has its own."""
-        shared = np.array([answer], np.uint8)
-        if self.comm is not None:
-            wait(self.comm.Ibcast(shared, root=0))
-        return bool(shared[0])
+        return bool(self.share(np.array([answer], np.uint8))[0])
 
-    def abort(self, code: int) -> None:
-        """End all ranks at once with exit code `code`: where one cannot go on, the others must not wait for it."""
+    def share(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Rank 0's array on every rank, in place.
+
+        Raises:
+            LaunchError: if a rank has died.
+        """
+        return self._together(lambda channel: channel.share(data)) if self.comm is not None else data
+
+    def collect(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Every rank's array on every rank: (size, *shape).
+
+        Raises:
+            LaunchError: if a rank has died.
+        """
+        return self._together(lambda channel: channel.collect(data)) if self.comm is not None else data[None]
+
+    def _together(self, call: Callable[[Channel], NDArray[Any]]) -> NDArray[Any]:
+        channel = Channel(self.comm)
+        try:
+            return call(channel)
+        except DeadRankError:
+            if code := channel.code_of_leavers():
+                exit_with(code)
+                raise SystemExit(code) from None
+            raise LaunchError(
+                "a rank died before the stage began", remedy="run the same command again: it resumes"
+            ) from None
+
+    def abort(self, code: int, channel: Channel | None = None) -> None:
+        """End all ranks at once with exit code `code`: where one cannot go on, the others must not wait for it.
+
+        Args:
+            code: at least 1.
+            channel: what connects those that are alive, if ranks have died.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.comm is None:
-            return
-        if _survives_deaths(os.environ):
-            # over several nodes this mpiexec takes the abort for one more death and waits for ever (Open MPI 5.0.11)
-            script = f"sleep {PATIENCE}; kill -TERM {os.getppid()} 2>/dev/null"
-            quiet = subprocess.DEVNULL
-            subprocess.Popen(["sh", "-c", script], start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
-        self.comm.Abort(code)
-
-
-def wait(request: Any) -> None:
-    """Wait for an MPI request and let signal handlers run meanwhile."""
-    while not request.Test():
-        time.sleep(POLL)
+        if self.comm is not None:
+            if _survives_deaths(os.environ):
+                leave(channel or Channel(self.comm), code)
+            self.comm.Abort(code)
 
 
 @cache
@@ -121,8 +143,16 @@ def _mpi() -> Any:
 def _initialised(MPI: Any) -> Any:
     """The world's communicator."""
     if not MPI.Is_initialized():
+        if _survives_deaths(os.environ):  # then MPI_Init waits for ever for a rank that died before it
+            faulthandler.dump_traceback_later(_init_seconds(), exit=True, file=STDERR)
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        faulthandler.cancel_dump_traceback_later()
     return MPI.COMM_WORLD
+
+
+def _init_seconds() -> float:
+    """How long ranks may take to start until one counts as dead."""
+    return float(os.environ.get("HPCGEN_MPI_INIT_SECONDS") or INIT_SECONDS)
 
 
 def _mismatched(environ: Mapping[str, str], library: str) -> bool:
