@@ -37,7 +37,7 @@ class Job:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, str(PROGRAM), *arguments],
-                env=environment(scratch, **{TAG: tag}),
+                env=environment(scratch, **{TAG: tag, "HPCGEN_MPI_INIT_SECONDS": "20"}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

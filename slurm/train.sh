@@ -15,6 +15,7 @@ fi
 # shellcheck source=slurm/job.sh
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin train.sh "$@"
+HPCGEN_MAX_RESTARTS=1 # each restart of a training begins anew
 
 hpcgen_step hpcgen doctor
 hpcgen_step hpcgen data

@@ -7,7 +7,7 @@
              deliver=deliver)
 
 The same program runs alone, under `mpiexec -n 8`, under `mpiexec --with-ft ulfm -n 8` and under `srun`. Read
-`engine.py` first; it calls, in this order,
+`engine.py` and `starts.py` first; they call, in this order,
 
     agreement   do all ranks run the same thing
     shards      what is done already             attempts  which task a dead rank had in hand
@@ -18,7 +18,8 @@ The same program runs alone, under `mpiexec -n 8`, under `mpiexec --with-ft ulfm
 """
 
 from hpcgen.farm.devices import pin_device
-from hpcgen.farm.engine import FarmResult, run
+from hpcgen.farm.engine import run
+from hpcgen.farm.result import FarmResult
 from hpcgen.farm.world import World, tasks_launched, world
 
 __all__ = ["FarmResult", "World", "pin_device", "run", "tasks_launched", "world"]

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import shutil
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,65 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcgen import __version__
 from hpcgen.config import FarmConfig
-from hpcgen.errors import EXIT_INTERNAL, EXIT_REQUEUE, DeviceFailure, Failure, HpcgenError, LaunchError
-from hpcgen.farm import agreement, lock
-from hpcgen.farm.attempts import count_kills, last_start
-from hpcgen.farm.channel import Channel, DeadRankError, exit_with
-from hpcgen.farm.coordinator import Coordinator
-from hpcgen.farm.messages import Source, Tally
-from hpcgen.farm.progress import Progress
-from hpcgen.farm.schedule import Schedule, order_of
-from hpcgen.farm.shards import Catalogue, next_start
-from hpcgen.farm.signals import StopFlag
+from hpcgen.errors import EXIT_INTERNAL, HpcgenError
+from hpcgen.farm import agreement
+from hpcgen.farm.channel import Channel, exit_with
+from hpcgen.farm.result import FarmResult
 from hpcgen.farm.solo import obey, order_received
-from hpcgen.farm.tasks import Hands
-from hpcgen.farm.worker import Worker
+from hpcgen.farm.starts import Farm
 from hpcgen.farm.world import World
 from hpcgen.farm.world import world as launched_world
-
-log = logging.getLogger("hpcgen")
-
-
-@dataclass(frozen=True)
-class FarmResult:
-    """What the leader gets.
-
-    Attributes:
-        tasks: how many there are; each has a record or a failure.
-        seconds: wall time of this start.
-        busy: (ranks,) share of that time that each rank spent on tasks.
-        resumed: results that earlier starts had committed.
-    """
-
-    tasks: int
-    seconds: float
-    busy: NDArray[np.float64]
-    resumed: int
-    _catalogue: Catalogue | None
-
-    @property
-    def records(self) -> int:
-        """How many tasks gave a record."""
-        return self._stored.records
-
-    @property
-    def failures(self) -> list[Failure]:
-        """The failures, in the order of the tasks."""
-        return self._stored.failures()
-
-    def items(self) -> list[Any]:
-        """A record or a `Failure` per task, in order, all in memory."""
-        return self._stored.items()
-
-    def write(self, path: Path, *, header: Any, attrs: dict[str, Any]) -> None:
-        """Write all records and failures, in the order of the tasks, as `store.write` does, in bounded memory."""
-        self._stored.write(path, header=header, attrs=attrs)
-
-    @property
-    def _stored(self) -> Catalogue:
-        if self._catalogue is None:
-            raise ValueError("nothing was stored: the farm ran without a folder for shards")
-        return self._catalogue
 
 
 def run(
@@ -127,7 +71,7 @@ def run(
     world = world or launched_world()
     agreement.check(world, {"hpcgen version": __version__, "tasks": hashlib.sha256(ids.tobytes()).hexdigest()})
     channel = Channel(world.comm) if world.comm is not None else None
-    farm = _Farm(channel, ids, costs, work, record_type, shards, config, label, deliver, name_of)
+    farm = Farm(channel, ids, costs, work, record_type, shards, config, label, deliver, name_of)
     try:
         return farm.run()
     except BaseException as error:
@@ -143,215 +87,3 @@ def run(
         print(f"rank {world.rank} of {world.size}, {label}:\n{traceback.format_exc()}", file=sys.stderr)
         world.abort(EXIT_INTERNAL, farm.channel)
         raise
-
-
-class _Farm:
-    """The farm on one rank."""
-
-    def __init__(
-        self,
-        channel: Channel | None,
-        ids: NDArray[np.bytes_],
-        costs: ArrayLike,
-        work: Callable[[int], Any],
-        record_type: type,
-        shards: Path | None,
-        config: FarmConfig,
-        label: str,
-        deliver: Callable[[FarmResult], Any] | None,
-        name_of: Callable[[int], str] | None,
-    ) -> None:
-        self.channel, self._ids, self._costs, self._work, self._type = channel, ids, costs, work, record_type
-        self._shards, self._config, self._label, self._deliver = shards, config, label, deliver
-        self._name_of = name_of or (lambda index: bytes(ids[index]).decode("ascii"))
-        self._catalogue: Catalogue | None = None
-        self._kept: list[Any] = []  # buffers of a channel that broke: MPI may still look at them
-        self._who = channel.rank if channel else 0  # number at the launch, which people know a rank by
-        self._alive = np.arange(channel.size if channel else 1)
-        self._hosts: dict[int, str] = {}
-
-    def run(self) -> Any:
-        with StopFlag(self._config.task_limit, self._config.grace) as self._stop:
-            while True:
-                try:
-                    if self.channel and not self._hosts:
-                        self._hosts = dict(zip(self._alive.tolist(), self.channel.host_names(), strict=True))
-                    return self._start()
-                except DeadRankError:
-                    self._recover()
-
-    @property
-    def _leads(self) -> bool:
-        return self.channel is None or self.channel.rank == 0
-
-    def _start(self) -> Any:
-        """One attempt to finish everything with the ranks that are alive."""
-        began = time.monotonic()
-        tally = Tally()
-        self._plan()
-        hands = Hands(
-            self._ids,
-            self._work,
-            self._name_of,
-            self._type,
-            self._shards,
-            self._config,
-            self._label,
-            self._stop,
-            tally,
-        )
-        hands.open(self._number, self.channel.rank if self.channel else 0)
-        source: Source
-        coordinator = None
-        if self._leads:
-            costs = np.broadcast_to(np.asarray(self._costs, dtype=np.float64), self._ids.shape)[self._order]
-            ranks = self.channel.size if self.channel else 1
-            schedule = Schedule(costs, ranks, self._config.chunk_seconds, len(self._kills))
-            resumed = len(self._ids) - len(self._order)
-            progress = Progress(self._label, len(self._ids), resumed, ranks, self._config.log_interval)
-            source = coordinator = Coordinator(self.channel, schedule, dict(self._kills), self._stop, progress)
-        else:
-            assert self.channel is not None
-            source = Worker(self.channel, self._stop)
-        self._kept.append(source)
-        try:
-            self._consume(source, hands, tally)
-            source.finish(tally)
-        finally:
-            if coordinator:
-                coordinator.close()
-        seconds = time.monotonic() - began
-        state = np.zeros(2, np.uint8)
-        if coordinator:
-            done = sum(t.done for t in coordinator.tallies)
-            busy = np.array([t.busy / seconds for t in coordinator.tallies])
-            progress.close(done, busy, seconds)
-            state[:] = done == len(self._order), coordinator.all_retired
-        complete, helpless = (bool(v) for v in self._share(state))
-        if not complete and helpless and not self._leads:
-            raise SystemExit(LaunchError.exit_code)  # one message is enough
-        if not complete and helpless:
-            raise LaunchError(
-                f"{self._label}: the device of every rank has failed",
-                expected="at least one GPU that works",
-                remedy="look for Xid errors (dmesg, nvidia-smi -q), then run the same command again: it resumes",
-            )
-        if not complete:
-            if coordinator:
-                left = len(self._order) - done
-                log.warning("%s: stopped by a signal, everything done is saved, %d tasks are left", self._label, left)
-            raise SystemExit(EXIT_REQUEUE)
-        result = None
-        if coordinator:
-            result = FarmResult(len(self._ids), seconds, busy, resumed, self._catalogue)
-        return self._hand_over(result)
-
-    def _plan(self) -> None:
-        """The leader looks at what is done; all ranks learn the open tasks in order, and the start's number."""
-        order, head = np.zeros(0, np.int64), np.zeros(2, np.int64)
-        kills: dict[int, int] = {}
-        if self._leads:
-            if len(np.unique(self._ids)) != len(self._ids):
-                raise ValueError("task ids are not unique")
-            done, number = np.zeros(len(self._ids), bool), 1
-            if self._shards is not None:
-                self._shards.mkdir(parents=True, exist_ok=True)
-                self._catalogue = Catalogue(self._shards, self._ids, self._type)
-                self._catalogue.scan()
-                done = self._catalogue.done
-                number = max(next_start(self._shards), last_start(self._shards) + 1)
-            order = order_of(np.broadcast_to(self._costs, self._ids.shape), done)
-            order, kills = self._suspects_first(order)
-            head = np.array([len(order), number], dtype=np.int64)
-        pending, self._number = (int(v) for v in self._share(head))
-        self._order = self._share(order if self._leads else np.empty(pending, np.int64))
-        self._kills = kills
-
-    def _suspects_first(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, int]]:
-        """The order with the tasks in which processes died at the front, and their kills by position."""
-        counts = count_kills(self._shards) if self._shards is not None else {}
-        if not counts:
-            return order, {}
-        suspect = np.isin(self._ids[order], np.array(list(counts), dtype="S16"))
-        kills = {position: counts[bytes(self._ids[index])] for position, index in enumerate(order[suspect])}
-        return np.concatenate([order[suspect], order[~suspect]]), kills
-
-    def _consume(self, source: Source, hands: Hands, tally: Tally) -> None:
-        """Work until there is nothing more, then seal."""
-        try:
-            retired = False
-            while not (self._stop.raised or retired):
-                chunk = source.next(tally)
-                if chunk is None:
-                    hands.settle()
-                    chunk = source.wait(tally)
-                    if chunk is None:
-                        break
-                start, stop, kills = chunk
-                if kills:
-                    hands.do_alone(int(self._order[start]), kills)
-                    continue
-                for position, index in enumerate(self._order[start:stop].tolist(), start):
-                    try:
-                        hands.do(index)
-                    except DeviceFailure as error:
-                        log.error("rank %s: its device failed, the others go on: %s", self._named(self._who), error)
-                        hands.settle()
-                        source.retire(tally, position, (position + 1, stop))
-                        retired = True
-                        break
-                    if source.leave():
-                        break
-        except BaseException:
-            with suppress(Exception):  # the first error is the one to report
-                hands.seal()
-            raise
-        finally:
-            tally.stopped = self._stop.raised
-        hands.seal()
-
-    def _hand_over(self, result: FarmResult | None) -> Any:
-        """Let the leader deliver while the others wait."""
-        value: Any = result
-        if result is not None and self._catalogue is not None:
-            self._catalogue.scan(self._number)
-            self._catalogue.await_complete()
-        if result is not None and self._deliver is not None:
-            lock.check()
-            value = self._deliver(result)
-        self._share(np.zeros(1, np.uint8))
-        if self._leads and self._deliver is not None and self._shards is not None:
-            shutil.rmtree(self._shards)
-        return value
-
-    def _recover(self) -> None:
-        """Go on without the dead."""
-        assert self.channel is not None
-        before = self._alive
-        self._kept.append(self.channel)
-        led = self.channel.rank == 0
-        while True:
-            self.channel.revoke()
-            self.channel = self.channel.survivors()
-            self._kept.append(self.channel)
-            with suppress(DeadRankError):
-                codes = self.channel.collect(np.array([0]))
-                if codes.any():  # not dead: it wants to end everything (channel.leave)
-                    raise SystemExit(int(codes.max()))
-                self._alive = self.channel.collect(np.array([self._who]))[:, 0]
-                break
-        if self.channel.rank != 0:
-            return
-        if not led:
-            lock.inherit()
-        dead = [self._named(rank) for rank in np.setdiff1d(before, self._alive).tolist()]
-        log.warning(
-            "%s: rank%s %s died; %d ranks go on", self._label, "s" * (len(dead) > 1), ", ".join(dead), len(self._alive)
-        )
-
-    def _named(self, rank: int) -> str:
-        return f"{rank} ({self._hosts[rank]})" if rank in self._hosts else str(rank)
-
-    def _share(self, data: NDArray[Any]) -> NDArray[Any]:
-        """The leader's array on every rank."""
-        return self.channel.share(data) if self.channel else data

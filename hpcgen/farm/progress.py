@@ -27,7 +27,7 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._bar = tqdm(total=total, initial=resumed, desc=label, unit="task", disable=None)
         if resumed:
-            log.info("%s: %d of %d tasks were done by an earlier start", label, resumed, total)
+            log.info("%s: %d of %d tasks were done before", label, resumed, total)
 
     def show(self, done: int, failed: int, alive: int, seconds_left: float | None) -> None:
         """Report `done` committed results of this start, `failed` of them failures, and how many ranks are at it."""
