@@ -131,7 +131,7 @@ def run_alone(
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
         )
-        deadline, begun = time.monotonic() + START_SECONDS + limit, False
+        deadline, begun = time.monotonic() + START_SECONDS, False
         try:
             while process.poll() is None:
                 if stop():
@@ -139,7 +139,8 @@ def run_alone(
                 if not begun and _part(output).exists():
                     deadline, begun = time.monotonic() + limit, True
                 if time.monotonic() > deadline:
-                    return Outcome(overdue=True)
+                    late = f"did not begin within {START_SECONDS:.0f} s"
+                    return Outcome(overdue=begun, error="" if begun else late)
                 time.sleep(0.02)
             code = process.returncode
             said.seek(0)
