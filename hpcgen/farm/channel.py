@@ -160,6 +160,7 @@ class _WithoutFinalize:
 
     def __init__(self) -> None:
         self.code: int | None = None
+        self.apart = False
 
     def register(self) -> None:
         if self.code is None:
@@ -187,6 +188,16 @@ def leave(channel: Channel, code: int) -> NoReturn:
         code = max(code, channel.code_of_leavers(code))
     logging.shutdown()
     os._exit(code)
+
+
+def part() -> None:
+    """From here on every rank ends by itself: there is nothing to wait for any more."""
+    _without_finalize.apart = True
+
+
+def have_parted() -> bool:
+    """Whether the other ranks may have ended."""
+    return _without_finalize.apart
 
 
 def exit_with(code: int) -> None:

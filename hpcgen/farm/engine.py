@@ -16,7 +16,7 @@ from hpcgen import __version__
 from hpcgen.config import FarmConfig
 from hpcgen.errors import EXIT_INTERNAL, HpcgenError
 from hpcgen.farm import agreement
-from hpcgen.farm.channel import Channel, exit_with
+from hpcgen.farm.channel import Channel, exit_with, part
 from hpcgen.farm.result import FarmResult
 from hpcgen.farm.solo import obey, order_received
 from hpcgen.farm.starts import Farm
@@ -73,7 +73,9 @@ def run(
     channel = Channel(world.comm) if world.comm is not None else None
     farm = Farm(channel, ids, costs, work, record_type, shards, config, label, deliver, name_of)
     try:
-        return farm.run()
+        value = farm.run()
+        part()
+        return value
     except BaseException as error:
         if isinstance(error, SystemExit):
             exit_with(int(error.code or 0))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen.errors import LaunchError
-from hpcgen.farm.channel import Channel, DeadRankError, exit_with, leave
+from hpcgen.farm.channel import Channel, DeadRankError, exit_with, have_parted, leave
 from hpcgen.farm.deadline import STDERR
 
 INIT_SECONDS = 600.0  # on a slow file system some ranks need minutes to load their programs
@@ -90,6 +90,9 @@ class World:
         sys.stdout.flush()
         sys.stderr.flush()
         if self.comm is not None:
+            if _survives_deaths(os.environ) and have_parted():
+                exit_with(code)
+                return
             if _survives_deaths(os.environ):
                 leave(channel or Channel(self.comm), code)
             self.comm.Abort(code)

@@ -19,7 +19,8 @@ import numpy as np
 from hpcgen import farm
 from hpcgen.config import FarmConfig
 from hpcgen.crystal import Crystal
-from hpcgen.errors import DeviceFailure, Failure, HpcgenError
+from hpcgen.errors import DeviceFailure, Failure, HpcgenError, StoreError
+from hpcgen.farm.world import end_all
 from hpcgen.flow import Candidate, make_id, seed_of
 
 KILLERS = (50, 70)
@@ -84,6 +85,8 @@ def main() -> None:
     config = FarmConfig(chunk_seconds=0.2, log_interval=0.2, task_limit=limit, grace=0.5)
     shards = folder / "shards"
     done = farm.run(ids, costs, work, Candidate, shards=shards, config=config, label="toy", deliver=deliver)
+    if mode == "fails-afterwards" and done is not None:
+        raise StoreError("stages.json cannot be written")
     if done is not None:
         print(f"delivered {done} tasks")
 
@@ -93,5 +96,4 @@ if __name__ == "__main__":
     try:
         main()
     except HpcgenError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(end_all(error, str(error), error.exit_code))

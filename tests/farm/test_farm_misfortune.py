@@ -10,7 +10,7 @@ from farm_driver import KILLERS, MISBEHAVE
 from farm_runs import TASKS, computed, finish, mpi, run, start, wait_for
 
 from hpcgen import store
-from hpcgen.errors import EXIT_REQUEUE, LaunchError
+from hpcgen.errors import EXIT_REQUEUE, LaunchError, StoreError
 from hpcgen.flow import Candidate, make_id
 
 GIVEN = {i for i in range(TASKS) if i % 10 == 3}  # tasks of the driver that fail by themselves
@@ -43,9 +43,9 @@ def test_a_task_that_kills_its_process_costs_one_death_and_is_set_aside(tmp_path
 
 
 def test_no_number_of_kills_from_outside_sets_a_task_aside(tmp_path: Path, alone: str) -> None:
+    begun = make_id("farm", "sample", MISBEHAVE).encode()
     for _ in range(4):  # more than farm.max_kills
         process = start(tmp_path, 0, "slow-once")
-        begun = make_id("farm", "sample", MISBEHAVE).encode()
         wait_for(lambda: any(begun in path.read_bytes()[-17:] for path in tmp_path.glob("shards/attempts-*")))
         process.kill()
         finish(process)
@@ -55,11 +55,12 @@ def test_no_number_of_kills_from_outside_sets_a_task_aside(tmp_path: Path, alone
 
 
 @mpi
-@pytest.mark.parametrize("mode", ["hangs-natively", "all-raise", "other-tasks"])
+@pytest.mark.parametrize("mode", ["hangs-natively", "all-raise", "other-tasks", "fails-afterwards"])
 def test_with_ulfm_too_every_run_ends(tmp_path: Path, mode: str) -> None:
     """There a rank that just exits is waited for, and MPI_Abort ends one rank only (Open MPI 5.0.11)."""
     code, text = run(tmp_path, 6, mode, ulfm=True)
-    assert code == {"hangs-natively": 0, "all-raise": 1, "other-tasks": LaunchError.exit_code}[mode], text
+    codes = {"all-raise": 1, "other-tasks": LaunchError.exit_code, "fails-afterwards": StoreError.exit_code}
+    assert code == codes.get(mode, 0), text
     if mode == "hangs-natively":
         assert set_aside(tmp_path)[make_id("farm", "sample", MISBEHAVE)][0] == "time-limit"
 
