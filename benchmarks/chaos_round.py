@@ -238,9 +238,9 @@ class Round:
         if allowed is not None and code not in allowed:
             self._complain("violations", f"{job.tag} {sorted(kinds)} ended with {code}:\n{job.text[-3000:]}")
         # an mpiexec with ULFM says 0 where all ranks were killed too: nobody is left to know better
-        all_killed = job.ulfm and (
-            self.plan.killers or sum(d.kind == plan_of.RANK_KILL for d in delivered) >= start.ranks
-        )
+        survivors = start.ranks - sum(d.kind == plan_of.RANK_KILL for d in delivered)
+        # the last one ends itself by a signal where its task hangs outside Python
+        all_killed = job.ulfm and (self.plan.killers or survivors <= len(self.plan.hanging))
         if code == EXIT_OK and not self._output.exists() and not all_killed:
             self._complain("violations", f"{job.tag} ended with 0 and left no output:\n{job.text[-3000:]}")
 

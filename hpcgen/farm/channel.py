@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -30,6 +30,11 @@ LEAVE_SECONDS = 60.0
 
 class DeadRankError(Exception):
     """Another rank of the communicator is dead; nothing can be sent through it any more."""
+
+
+def survives_deaths(environ: Mapping[str, str]) -> bool:
+    """Whether this is a rank of `mpiexec --with-ft ulfm`."""
+    return environ.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true") and "OMPI_COMM_WORLD_RANK" in environ
 
 
 class Backoff:
@@ -191,8 +196,10 @@ def leave(channel: Channel, code: int) -> NoReturn:
 
 
 def part() -> None:
-    """From here on every rank ends by itself: there is nothing to wait for any more."""
+    """From here on every rank ends by itself, with fault tolerance without MPI_Finalize: one may die before it."""
     _without_finalize.apart = True
+    if survives_deaths(os.environ):
+        _without_finalize.register()
 
 
 def have_parted() -> bool:

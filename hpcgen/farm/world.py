@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen.errors import LaunchError
-from hpcgen.farm.channel import Channel, DeadRankError, exit_with, have_parted, leave
+from hpcgen.farm.channel import Channel, DeadRankError, exit_with, have_parted, leave, survives_deaths
 from hpcgen.farm.deadline import STDERR
 
 INIT_SECONDS = 600.0  # on a slow file system some ranks need minutes to load their programs
@@ -90,10 +90,10 @@ class World:
         sys.stdout.flush()
         sys.stderr.flush()
         if self.comm is not None:
-            if _survives_deaths(os.environ) and have_parted():
+            if survives_deaths(os.environ) and have_parted():
                 exit_with(code)
                 return
-            if _survives_deaths(os.environ):
+            if survives_deaths(os.environ):
                 leave(channel or Channel(self.comm), code)
             self.comm.Abort(code)
 
@@ -146,7 +146,7 @@ def _mpi() -> Any:
 def _initialised(MPI: Any) -> Any:
     """The world's communicator."""
     if not MPI.Is_initialized():
-        if _survives_deaths(os.environ):  # then MPI_Init waits for ever for a rank that died before it
+        if survives_deaths(os.environ):  # then MPI_Init waits for ever for a rank that died before it
             faulthandler.dump_traceback_later(_init_seconds(), exit=True, file=STDERR)
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
         faulthandler.cancel_dump_traceback_later()
@@ -163,11 +163,6 @@ def _mismatched(environ: Mapping[str, str], library: str) -> bool:
     if "OMPI_COMM_WORLD_SIZE" in environ:
         return any(name in library for name in ("MPICH", "MVAPICH", "Intel"))
     return "PMI_SIZE" in environ and not in_step(environ) and library.startswith("Open MPI")
-
-
-def _survives_deaths(environ: Mapping[str, str]) -> bool:
-    """Whether this is a rank of `mpiexec --with-ft ulfm`."""
-    return environ.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true") and "OMPI_COMM_WORLD_RANK" in environ
 
 
 def tasks_launched(environ: Mapping[str, str]) -> int:
