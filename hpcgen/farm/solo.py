@@ -23,10 +23,10 @@ from typing import Any
 
 from hpcgen import store
 from hpcgen.errors import DeviceFailure, Failure, HpcgenError
+from hpcgen.farm.lock import SOLO
+from hpcgen.farm.world import LAUNCHERS
 from hpcgen.store.shards import PART
 
-ENVIRONMENT = "HPCGEN_FARM_SOLO"
-LAUNCHERS = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "SLURM_")
 START_SECONDS = 600.0  # for imports and kernels on a slow file system, before the task begins
 EXIT_DEVICE = 86  # the accelerator failed: as good as a death
 TAIL = 1500  # characters of its messages that are kept
@@ -66,7 +66,7 @@ class Outcome:
 
 def order_received(label: str) -> Order | None:
     """The order, if this process was started to do one task of the farm `label`."""
-    text = os.environ.get(ENVIRONMENT)
+    text = os.environ.get(SOLO)
     if not text:
         return None
     fields = json.loads(text)
@@ -123,8 +123,8 @@ def run_alone(
         stop: asked again and again; if true, the process is ended and the outcome is empty.
     """
     order = Order(label, task, output, os.getpid())
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
-    environment |= {ENVIRONMENT: order.to_json(), "PYTHONFAULTHANDLER": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith((*LAUNCHERS, "SLURM_"))}
+    environment |= {SOLO: order.to_json(), "PYTHONFAULTHANDLER": "1"}
     _remove(output)
     with tempfile.TemporaryFile() as said:
         command = [sys.executable, *sys.orig_argv[1:]]

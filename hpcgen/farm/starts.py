@@ -99,7 +99,7 @@ class Farm:
         source: Source
         coordinator = None
         if self._leads:
-            costs = np.broadcast_to(np.asarray(self._costs, dtype=np.float64), self._ids.shape)[self._order]
+            costs = np.broadcast_to(self._costs, self._ids.shape)[self._order].astype(np.float64)
             ranks = self.channel.size if self.channel else 1
             schedule = Schedule(costs, ranks, self._config.chunk_seconds, len(self._kills))
             resumed = len(self._ids) - len(self._order)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcgen.farm.world import World
+from hpcgen.farm.world import World, library_of, load_mpi
 
 
 def gather(facts: dict[str, Any], world: World) -> list[dict[str, Any]]:
@@ -34,9 +34,4 @@ def library() -> str:
     Raises:
         ImportError, RuntimeError: if there is no mpi4py, or no MPI library that it can use.
     """
-    import mpi4py
-
-    mpi4py.rc.initialize = False
-    from mpi4py import MPI
-
-    return MPI.Get_library_version().split("\0")[0].splitlines()[0].split(",")[0].strip()
+    return library_of(load_mpi())

@@ -196,6 +196,6 @@ class Hands:
             raise RuntimeError(f"{RAISED_IN_A_ROW} tasks in a row raised, the last one {self._name(index)}") from error
 
     def _keep_failures(self) -> None:
-        raised, self._raised = self._raised, []
-        for index, failure in raised:
+        waiting, self._raised = self._raised, []
+        for index, failure in waiting:
             self._store(index, failure, time.monotonic())

@@ -27,7 +27,7 @@ INIT_SECONDS = 600.0  # on a slow file system some ranks need minutes to load th
 PATIENCE = 3.0  # seconds that the first process gives the others, which start and fail a little later, to hear of it
 _SPECIAL_STEP = 0xFFFFFFF0  # Slurm numbers batch, extern and interactive steps from here on
 _RANK = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # the innermost launcher counts
-_LAUNCHERS = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL")
+LAUNCHERS = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def world() -> World:
     if launched == 1:
         return World()
     try:
-        MPI = _mpi()
+        MPI = load_mpi()
     except (ImportError, RuntimeError) as error:
         raise LaunchError(
             f"{_launcher(os.environ)} started {launched or 'several'} tasks, but mpi4py cannot be used: {error}",
@@ -117,8 +117,7 @@ def world() -> World:
             remedy="pip install 'hpcgen[mpi]' and use its own mpiexec, load the site's MPI module, "
             "or start one process without mpiexec or srun",
         ) from error
-    library = MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\0 ")
-    library = " ".join(library.split())
+    library = library_of(MPI)
     # an MPI under another one's mpiexec may end the process inside MPI_Init, with a message that helps nobody
     size = 1 if _mismatched(os.environ, library) else _initialised(MPI).Get_size()
     if launched > 1 and size == 1:
@@ -132,7 +131,12 @@ def world() -> World:
     return World(MPI.COMM_WORLD.Get_rank(), size, MPI.COMM_WORLD)
 
 
-def _mpi() -> Any:
+def library_of(MPI: Any) -> str:
+    """Name and version of the MPI library, such as `Open MPI v5.0.11`."""
+    return " ".join(MPI.Get_library_version().split("\0")[0].splitlines()[0].split(",")[0].split())
+
+
+def load_mpi() -> Any:
     """The module mpi4py.MPI, not yet initialised if nobody else has imported it."""
     import mpi4py
 
@@ -191,7 +195,7 @@ def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     """
     if not any(name in environ for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")):
         return dict(environ)
-    return {k: v for k, v in environ.items() if not k.startswith(_LAUNCHERS)}
+    return {k: v for k, v in environ.items() if not k.startswith(LAUNCHERS)}
 
 
 def show_log() -> None:
