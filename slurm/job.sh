@@ -45,17 +45,12 @@ hpcgen_begin() {
 # Run a program on CONFIG and RUN_DIR. Returns only if it succeeded; otherwise the job ends with its exit code, and goes
 # back into the queue where it was stopped by a signal with everything saved.
 hpcgen_step() {
-  local code=75 seen again
+  local code=75
   if [ -z "$hpcgen_stopping" ]; then
     "$@" "$CONFIG" ${RUN_DIR:+--run-dir "$RUN_DIR"} &
     hpcgen_child=$!
-    seen=$hpcgen_signals
-    wait "$hpcgen_child" && code=0 || code=$?
-    while [ "$seen" -ne "$hpcgen_signals" ]; do # a trapped signal ends `wait` early: wait until the step has ended
-      seen=$hpcgen_signals
-      wait "$hpcgen_child" && again=0 || again=$?
-      [ "$again" -eq 127 ] || code=$again # 127: the code was known already
-    done
+    [ -z "$hpcgen_stopping" ] || kill -USR1 "$hpcgen_child" 2>/dev/null # it came before the child was known
+    hpcgen_await "$hpcgen_child" && code=0 || code=$?
     hpcgen_child=
   fi
   case $code in
@@ -72,6 +67,20 @@ hpcgen_step() {
     ;;
   esac
   exit "$code"
+}
+
+# The exit code of a child. A trapped signal ends `wait` early with 128 + its number, and one that comes as `wait` begins
+# ends the next: wait until the child is gone, and then twice more, which returns at once.
+hpcgen_await() {
+  local code=127 again
+  while kill -0 "$1" 2>/dev/null; do
+    wait "$1" && code=0 || code=$?
+  done
+  for _ in 1 2; do
+    wait "$1" && again=0 || again=$?
+    [ "$again" -eq 127 ] || code=$again # 127: this shell has forgotten it after the first time
+  done
+  return "$code"
 }
 
 hpcgen_requeue() {
