@@ -106,7 +106,9 @@ def result_of(index: int) -> Candidate | Failure:
     n = index % 10 + 1
     crystal = Crystal(4 * np.eye(3) + rng.random((3, 3)), rng.random((n, 3)), rng.integers(1, 90, n))
     name = make_id("chaos", "candidate", index)
-    return Candidate(name, crystal, identity, "chaos", rng.random(), index, "budget", 1.0, "", time.monotonic())
+    residual, blocks = rng.random(), rng.random(2)
+    verdict = (residual, index, "budget", 1.0, "", 0.0, "", 1.0, blocks)
+    return Candidate(name, crystal, identity, "chaos", *verdict, time.monotonic())
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def run_farm(args: argparse.Namespace) -> None:
     crystal = Crystal(8 * np.eye(3), rng.random((ATOMS, 3)), rng.integers(1, 90, ATOMS))
     first, last = 0.0, 0.0
     sleeps, store = args.task_ms > 0, args.store
+    blocks = np.zeros(2)
 
     def work(index: int) -> Any:
         nonlocal first, last
@@ -77,7 +78,8 @@ def run_farm(args: argparse.Namespace) -> None:
         if sleeps:
             time.sleep(seconds[index])
         name = f"{index:016x}"
-        result = Candidate(name, crystal, name, "bench", 0.5, index, "budget", 1.0, "", 0.0) if store else None
+        verdict = (0.5, index, "budget", 1.0, "", 0.0, "", 1.0, blocks, 0.0)
+        result = Candidate(name, crystal, name, "bench", *verdict) if store else None
         last = time.time()
         return result
 

@@ -77,8 +77,12 @@ def candidate(rng: np.random.Generator, atoms: int) -> Candidate:
     crystal = Crystal(5 * np.eye(3) + rng.random((3, 3)), rng.random((n, 3)), rng.integers(1, 90, n))
     reason = str(rng.choice(["converged", "noise-floor", "budget"]))
     repair = "" if rng.random() < 0.8 else "Sr2.41 Ti1.12 O5.90 made Sr2 Ti O6"
+    residual, work, agreed = rng.random(), int(rng.integers(5000)), rng.random()
+    symmetry = str(rng.choice(["", "Pm-3m (221)", "P2_1/c (14)"]))
+    blocks = rng.random(2)
     return Candidate(
-        "", crystal, "", "representation", rng.random(), int(rng.integers(5000)), reason, rng.random(), repair, 0.1
+        *("", crystal, "", "representation", residual, work, reason, agreed, repair),
+        *(rng.random(), symmetry, rng.random(), blocks, 0.1),
     )
 
 

@@ -6,6 +6,7 @@ A user's mistake ends with one message and a documented exit code (docs/commands
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
@@ -21,6 +22,9 @@ from hpcgen.farm.world import end_all, hide_log, is_first
 from hpcgen.stages.context import Context
 
 log = logging.getLogger("hpcgen")
+
+# of any size and composition, as long as no configuration limits the data
+ANY_STRUCTURE = "data: {max_atoms: 500, max_elements: 20}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
         )
+    _offer_round_trips(commands.choices["reconstruct"])
 
     inspect = commands.add_parser(
         "inspect",
@@ -112,7 +117,8 @@ def _campaign_command(commands, name: str, does: str, handler) -> argparse.Argum
     parser = commands.add_parser(
         name, help=does, description=does, epilog=f"Example: hpcgen {name} configs/quickstart.yaml --set sample.n=200"
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of the campaign")
+    optional = "?" if name == "reconstruct" else None
+    parser.add_argument("config", type=Path, nargs=optional, metavar="CONFIG", help="YAML file of the campaign")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
@@ -120,6 +126,24 @@ def _campaign_command(commands, name: str, does: str, handler) -> argparse.Argum
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and do nothing")
     parser.set_defaults(handler=handler)
     return parser
+
+
+def _offer_round_trips(parser: argparse.ArgumentParser) -> None:
+    """`hpcgen reconstruct --structures FILE`, which needs no campaign."""
+    trip = parser.add_argument_group(
+        "real structures", "Encode and rebuild them, in a folder of its own: how well does the representation invert?"
+    )
+    trip.add_argument(
+        "--structures", metavar="FILE", help="CSV with a `cif` column, CIF, POSCAR, extxyz, dataset.h5, or `builtin`"
+    )
+    trip.add_argument("--n", type=int, metavar="N", help="structures drawn at random (default: all)")
+    trip.add_argument("--noise", type=float, metavar="S", help="relative noise on the descriptor (default: 0)")
+    trip.add_argument("--lattice-noise", type=float, metavar="L", help="relative noise on the cell (default: 0)")
+    trip.add_argument(
+        "-o", "--output", type=Path, dest="run_dir", metavar="DIR", help="the folder (default: runs/roundtrip-NAME)"
+    )
+    parser.epilog = "Example: hpcgen reconstruct configs/quickstart.yaml, or hpcgen reconstruct --structures NaCl.cif"
+    parser.set_defaults(handler=_reconstruct)
 
 
 def _context(arguments: argparse.Namespace) -> Context:
@@ -149,6 +173,42 @@ def _stage(arguments: argparse.Namespace) -> int:
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK
     pipeline.run_stage(context, arguments.command, redo=arguments.redo)
+    return EXIT_OK
+
+
+def _reconstruct(arguments: argparse.Namespace) -> int:
+    """The stage, or a round trip of real structures."""
+    options = {key: getattr(arguments, key) for key in ("structures", "n", "noise", "lattice_noise")}
+    given = [key for key, value in options.items() if value is not None]
+    if "structures" not in given:
+        if given or arguments.config is None:
+            found = f"--{given[0].replace('_', '-')}" if given else "neither a configuration nor structures"
+            raise UsageError(
+                f"hpcgen reconstruct was given {found}" + (" without --structures" if given else ""),
+                expected="hpcgen reconstruct CONFIG, or hpcgen reconstruct [CONFIG] --structures FILE",
+            )
+        return _stage(arguments)
+    from hpcgen.report.roundtrip import summary
+    from hpcgen.stages import roundtrip
+
+    # as JSON, which YAML reads as it is meant, whatever characters a path has
+    settings = [f"roundtrip.{key}={json.dumps(options[key])}" for key in given]
+    overrides = [*arguments.overrides, *settings]
+    if arguments.config:
+        campaign = config.load(arguments.config, overrides)
+    else:
+        campaign = config.loads(ANY_STRUCTURE, "the command line", overrides)
+    name = Path(arguments.structures.removeprefix("data:")).name.split(".")[0]
+    context = Context(campaign, arguments.run_dir or Path("runs") / f"roundtrip-{name}")
+    s = pipeline.ROUNDTRIP
+    roundtrip.source_of(context)  # before a folder is made for it
+    if arguments.dry_run:
+        state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
+        print(f"{state}: {arguments.structures} -> {context.path(s.writes)}")
+        return EXIT_OK
+    pipeline.run_stage(context, s.name, redo=arguments.redo)
+    if is_first():
+        print("\n".join(summary(context.path(s.writes))))
     return EXIT_OK
 
 

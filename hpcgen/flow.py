@@ -77,7 +77,54 @@ class Candidate:
     stop_reason: str = column("text", "why the solver stopped: `converged`, `noise-floor` or `budget`")
     confidence: float = column("f8", "share of the best independent starts that agree on the residual", unit="1")
     repair: str = column("text", "what had to be changed in the sample's composition; empty if nothing")
+    cell_strain: float = column(
+        "f8", "largest principal strain by which refinement changed the generated cell; 0 if it was kept", unit="1"
+    )
+    symmetry: str = column(
+        "text", "space group that cell and positions were given, such as `Pm-3m (221)`; empty if none was imposed"
+    )
+    match_probability: float = column(
+        "f8",
+        "chance that this is the crystal meant, by its residual: calibrated on synthetic noise, so an upper bound; "
+        "NaN if the descriptor was not calibrated",
+        unit="1",
+    )
+    residual_blocks: FloatArray = array(
+        "f8",
+        "share of each block of the descriptor in the residual, its squares summing to the residual's; the file's "
+        "attribute `names_residual_blocks` names them",
+        shape=("B",),
+        unit="1",
+    )
     seconds: float = column("f8", "wall time of the reconstruction", unit="s", volatile=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundTrip:
+    """A real structure rebuilt from its own descriptor (`roundtrip.h5`); structures.h5 holds it under the same id."""
+
+    id: str
+    crystal: Crystal
+    source: str = column("text", "where the real structure came from, as in structures.h5")
+    matched: bool = column("?", "StructureMatcher (stol 0.5, ltol 0.3, angle_tol 10) takes both for the same crystal")
+    rms: float = column(
+        "f8", "root mean square displacement over (V/N)^(1/3), as StructureMatcher gives it; NaN without a match"
+    )
+    residual: float = column("f8", "relative amplitude |descriptor of the crystal - target| / |target|", unit="1")
+    iterations: int = column("i8", "work spent: sweeps plus local iterations")
+    stop_reason: str = column("text", "why the solver stopped: `converged`, `noise-floor` or `budget`")
+    confidence: float = column("f8", "share of the independent starts whose residual agrees with the best", unit="1")
+    cell_strain: float = column(
+        "f8", "largest principal strain by which refinement changed the cell that was given; 0 if it was kept", unit="1"
+    )
+    symmetry: str = column("text", "space group that cell and positions were given; empty if none was imposed")
+    residual_blocks: FloatArray = array(
+        "f8",
+        "share of each block of the descriptor in the residual; the attribute `names_residual_blocks` names them",
+        shape=("B",),
+        unit="1",
+    )
+    seconds: float = column("f8", "CPU time of solver and refinement", unit="s", volatile=True)
 
 
 @dataclass(frozen=True, eq=False)

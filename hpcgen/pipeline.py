@@ -60,6 +60,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("report", ("stability.h5",), "report", "here", "write report/index.html, stability.csv and the CIFs"),
 )
 
+ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structures from their descriptors")
+"""No link of the chain: `hpcgen reconstruct --structures` runs it, in a folder of its own."""
+
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
@@ -91,7 +94,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = stage(name)
+    s = ROUNDTRIP if name == ROUNDTRIP.name else stage(name)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -210,7 +213,8 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 
 def set_aside(context: Context, s: Stage) -> None:
     """Move the outputs of a stage and of all later ones to `old/<time>/`: nothing is ever overwritten."""
-    names = [later.writes for later in STAGES[STAGES.index(s) :] if done(context, later)]
+    later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
+    names = [out.writes for out in later if done(context, out)]
     names += [f.name for f in context.folder.glob("shards-*")]  # unfinished work on what is set aside
     if names:
         attic = context.path("old") / time.strftime("%Y%m%dT%H%M%S")
@@ -242,7 +246,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in STAGES if s.name in entries]
+    ordered = [entries[s.name] for s in (*STAGES, ROUNDTRIP) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))

@@ -109,6 +109,10 @@ def candidates(path: Path) -> None:
         stop_reason="converged",
         confidence=1.0,
         repair="",
+        cell_strain=0.0,
+        symmetry="",
+        match_probability=0.9,
+        residual_blocks=np.array([0.01, 0.0]),
         seconds=0.1,
     )
     store.write(path, Candidate, [record] * 3)

@@ -29,9 +29,11 @@ from hpcgen.config.sections import (
     RelaxConfig,
     ReportConfig,
     RepresentationConfig,
+    RoundTripConfig,
     SampleConfig,
     ScreenConfig,
     Section,
+    ThreeBodyConfig,
     TrainConfig,
 )
 from hpcgen.errors import ConfigError
@@ -52,9 +54,11 @@ __all__ = [
     "RelaxConfig",
     "ReportConfig",
     "RepresentationConfig",
+    "RoundTripConfig",
     "SampleConfig",
     "ScreenConfig",
     "Section",
+    "ThreeBodyConfig",
     "TrainConfig",
     "documented_keys",
     "load",

@@ -35,7 +35,9 @@ class PrototypeData(Section):
 class DataConfig(Section):
     """Where the training structures come from and which of them are usable."""
 
-    source: str = Field("builtin", description="`builtin`, a CSV (plain or gzip), a folder, an extxyz or an ASE db")
+    source: str = Field(
+        "builtin", description="`builtin`, a CSV, a CIF or POSCAR or a folder of them, an extxyz, an ASE db"
+    )
     builtin: PrototypeData = PrototypeData()
     max_atoms: Count = Field(20, description="larger cells (after Niggli reduction) are left out and counted")
     max_elements: Count = Field(5, description="more elements are left out and counted")
@@ -59,7 +61,7 @@ class PairSpectrumConfig(Section):
     s_bins: Count = Field(32, description="bins of the structure factor per pair of channels")
     s_width: Positive = Field(0.2, description="0.08 inverts exact targets best, 0.2 generated ones")
     s_amplitude: Positive = Field(8.0, description="weight of the structure factor against the RDF")
-    cutoff: Positive = Field(8.0, description="radius of the radial part, scaled as above")
+    cutoff: Annotated[float, Field(gt=1.5)] = Field(8.0, description="radius of the radial part, scaled as above")
 
 
 class EadConfig(Section):
@@ -71,13 +73,24 @@ class EadConfig(Section):
     centres: Count = Field(200, description="Rs = 0, cutoff/centres, ...")
 
 
+class ThreeBodyConfig(Section):
+    """Three-body block of `pair-spectrum+3body`; lengths in cells scaled to 2.5^3 cubic angstrom per atom."""
+
+    shells: Count = Field(6, description="radial shells around an atom")
+    width: Positive = Field(0.45, description="width of a shell")
+    l_max: Annotated[int, Field(ge=0, le=3)] = Field(2, description="largest power of the angle's cosine")
+    cutoff: Annotated[float, Field(gt=2.0)] = Field(5.5, description="radius within which neighbours count")
+    weight: Positive = Field(1.0, description="weight against the pair blocks")
+
+
 class RepresentationConfig(Section):
     """What the representation family generates."""
 
-    descriptor: Literal["pair-spectrum", "ead"] = Field(
-        "pair-spectrum", description="`pair-spectrum` (default) or `ead` (the paper)"
+    descriptor: Literal["pair-spectrum", "pair-spectrum+3body", "ead"] = Field(
+        "pair-spectrum", description="`pair-spectrum` (default), `pair-spectrum+3body`, or `ead` (the paper)"
     )
     pair_spectrum: PairSpectrumConfig = PairSpectrumConfig()
+    three_body: ThreeBodyConfig = ThreeBodyConfig()
     ead: EadConfig = EadConfig()
     variance: Fraction = Field(0.999, description="share of the descriptor's variance that its components keep")
 
@@ -136,7 +149,12 @@ class AnnealConfig(Section):
     """Grid heat-bath annealing with Levenberg-Marquardt polish (pair spectrum)."""
 
     grid_step: Positive = Field(0.6, description="in cells scaled to 2.5^3 cubic angstrom per atom")
-    starts: Count = Field(24, description="independent starts at most")
+    starts: Count = Field(
+        6, description="starts per atom at most; above 20 atoms their number falls with the square of the atoms"
+    )
+    symmetric: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="share of the starts that anneal orbits of a random symmetry group"
+    )
     sweeps: Count = Field(24, description="heat-bath sweeps per start")
     t_hot: Positive = Field(0.1, description="heat-bath temperature at the start, relative to the loss")
     t_cold: Positive = Field(0.02, description="temperature at the end")
@@ -151,7 +169,7 @@ class BasinHoppingConfig(Section):
     hops: Count = Field(7, description="hops per trial")
     iterations: Count = Field(300, description="Adam iterations per hop")
     step: Positive = Field(1.0, description="hop, uniform in [-step, step] angstrom")
-    learning_rate: Positive = Field(0.05, description="of Adam, angstrom")
+    learning_rate: Positive = Field(0.3, description="of Adam, angstrom")
     temperature: Positive = Field(0.1, description="Metropolis temperature relative to the loss")
 
 
@@ -162,6 +180,28 @@ class ReconstructConfig(Section):
     basin_hopping: BasinHoppingConfig = BasinHoppingConfig()
     noise_floor: Annotated[float, Field(ge=0)] = Field(
         0.02, description="relative residual under which more work on a generated target is wasted"
+    )
+    cell_length: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        0.03, description="largest change of a generated length when the cell is refined; 0 keeps the cell"
+    )
+    cell_angle: Annotated[float, Field(ge=0, le=20)] = Field(
+        2.0, description="degrees; largest change of a generated angle, likewise"
+    )
+    symmetry_tolerance: Positive | None = Field(
+        0.5, description="angstrom within which a crystal is made symmetric if the residual stays; null: never"
+    )
+
+
+class RoundTripConfig(Section):
+    """`hpcgen reconstruct --structures`: real structures, encoded and rebuilt; its options set these keys."""
+
+    structures: str | None = Field(None, description="what `data.source` may be, or a dataset.h5")
+    n: Count | None = Field(None, description="structures drawn at random; null: all")
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="relative normal noise on every component of the descriptor"
+    )
+    lattice_noise: Annotated[float, Field(ge=0, lt=0.3)] = Field(
+        0.0, description="relative normal noise on the cell lengths; 60 times as many degrees on the angles"
     )
 
 
@@ -245,6 +285,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     reconstruct: ReconstructConfig = ReconstructConfig()
+    roundtrip: RoundTripConfig = RoundTripConfig()
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
@@ -269,10 +310,14 @@ class Config(Section):
         """Digest of what decides the items of a stage: its own section and those of the stages before it.
 
         So other settings of a later stage change neither ids nor random streams, and neither does the number of
-        samples: sample i is the same in a campaign of ten and of a million.
+        samples: sample i is the same in a campaign of ten and of a million. A round trip is decided by descriptor,
+        solver, noise and seed, wherever its structures lie.
         """
         tree = self._science()
         tree["sample"].pop("n")
+        if stage == "roundtrip":
+            trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
+            return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)
         decisive = list(DECIDED_BY)[: list(DECIDED_BY).index(stage) + 1]
         return _digest_of({section: tree[section] for s in decisive for section in DECIDED_BY[s]})
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from hpcgen.config import DataConfig, resolve_path
 from hpcgen.crystal import Crystal
@@ -19,6 +24,7 @@ from hpcgen.data.sources import RawItem, raw_items, source_digest
 from hpcgen.errors import DataError, Failure
 
 log = logging.getLogger("hpcgen")
+T = TypeVar("T")
 
 BUILTIN = "builtin"
 CHUNK = 64  # items sent to a process at a time, about 0.2 s of work
@@ -67,18 +73,21 @@ def read(
         DataError: if the source is missing, empty, of no known layout or cannot be read.
         ConfigError: if the configuration names something that is no element.
     """
-    limits = Limits.of(config)
-    if config.source == BUILTIN:
-        from hpcgen.data.prototypes import decorated
-
-        yield from decorated(config)
-        return
-    items = raw_items(resolve_path(config.source, config_dir))
-    yield from _admitted(items, limits, min(processes, MAX_PROCESSES))
+    for _, label, result in _read(config, config_dir, processes, None, 0):
+        yield label, result
 
 
-def load(config: DataConfig, *, config_dir: Path | None = None, processes: int = 1) -> DataSet:
-    """The whole data set, with a progress bar on a terminal.
+def load(
+    config: DataConfig, *, config_dir: Path | None = None, processes: int = 1, n: int | None = None, seed: int = 0
+) -> DataSet:
+    """The data set, or `n` items of it, with a progress bar on a terminal.
+
+    Args:
+        config: the `data` section.
+        config_dir: where relative paths start; the working folder if None.
+        processes: processes that parse.
+        n: items drawn at random, in the order of the source; a smaller draw is part of a larger one. None: all.
+        seed: of the draw.
 
     Raises:
         DataError: as `read`; also if nothing is usable, or if more than `config.max_failures` of the items are not.
@@ -89,8 +98,8 @@ def load(config: DataConfig, *, config_dir: Path | None = None, processes: int =
     labels: list[str] = []
     crystals: list[Crystal] = []
     failures: list[Failure] = []
-    items = read(config, config_dir=config_dir, processes=processes)
-    for index, (label, result) in enumerate(tqdm(items, desc="data", unit=" structures", disable=None)):
+    items = _read(config, config_dir, processes, n, seed)
+    for index, label, result in tqdm(items, desc="data", unit=" structures", disable=None):
         if isinstance(result, Failure):
             failures.append(result)
         else:
@@ -98,10 +107,11 @@ def load(config: DataConfig, *, config_dir: Path | None = None, processes: int =
             labels.append(label)
             crystals.append(result)
     _judge(config, len(crystals), failures)
-    return DataSet(indices, labels, crystals, failures, _inputs(config, config_dir))
+    return DataSet(indices, labels, crystals, failures, inputs(config, config_dir))
 
 
-def _inputs(config: DataConfig, config_dir: Path | None) -> dict[str, str]:
+def inputs(config: DataConfig, config_dir: Path | None = None) -> dict[str, str]:
+    """Content digest of the source by file name, for provenance."""
     if config.source == BUILTIN:
         from hpcgen.data.aflow import library_path
 
@@ -109,6 +119,32 @@ def _inputs(config: DataConfig, config_dir: Path | None) -> dict[str, str]:
     else:
         path = resolve_path(config.source, config_dir)
     return {path.name: source_digest(path)}
+
+
+def _read(
+    config: DataConfig, config_dir: Path | None, processes: int, n: int | None, seed: int
+) -> Iterator[tuple[int, str, Crystal | Failure]]:
+    """(place in the source, label, crystal or failure) of all items, or of `n` drawn ones."""
+    limits = Limits.of(config)
+    if config.source == BUILTIN:
+        from hpcgen.data.prototypes import decorated
+
+        for index, (label, crystal) in drawn(enumerate(decorated(config)), n, seed):
+            yield index, label, crystal
+        return
+    items, numbered = tee(drawn(enumerate(raw_items(resolve_path(config.source, config_dir))), n, seed))
+    results = _admitted((item for _, item in items), limits, min(processes, MAX_PROCESSES))
+    for (label, result), (index, _) in zip(results, numbered, strict=False):
+        yield index, label, result
+
+
+def drawn(numbered: Iterable[tuple[int, T]], n: int | None, seed: int) -> Iterator[tuple[int, T]]:
+    """All of `numbered`, or `n` of it in its order: those with the smallest random keys, so only `n` are ever kept."""
+    if n is None:
+        return iter(numbered)
+    rng = np.random.default_rng(seed)
+    keyed = heapq.nsmallest(n, ((rng.random(), index, item) for index, item in numbered), key=itemgetter(0))
+    return iter(sorted(((index, item) for _, index, item in keyed), key=itemgetter(0)))
 
 
 def _judge(config: DataConfig, usable: int, failures: list[Failure]) -> None:

@@ -20,7 +20,10 @@ from hpcgen.errors import DataError
 
 log = logging.getLogger("hpcgen")
 
-LAYOUTS = "a CSV (.csv, .csv.gz) with a `cif` column, a folder of CIF/POSCAR, an extxyz (.extxyz, .xyz) or an ASE .db"
+LAYOUTS = (
+    "a CSV (.csv, .csv.gz) with a `cif` column, a CIF or POSCAR or a folder of them, an extxyz (.extxyz, .xyz) "
+    "or an ASE .db"
+)
 MAX_LABEL = 96
 _CELL_LIMIT = 1 << 30  # characters in one CSV cell; the csv module's default of 128 KiB cuts long CIFs
 
@@ -55,6 +58,8 @@ def raw_items(path: Path) -> Iterator[RawItem]:
     for suffixes, source in (((".csv",), _table), ((".extxyz", ".xyz"), _extxyz), ((".db",), _ase_database)):
         if name.endswith(suffixes):
             return source(path)
+    if _file_layout(path):
+        return iter([_structure_file(path, label_of_file(path.name))])
     raise DataError(f"{path} has no known layout", expected=LAYOUTS, remedy="rename or convert the file")
 
 
@@ -141,12 +146,15 @@ def _folder(path: Path) -> Iterator[RawItem]:
     if others:
         log.info("data: %d files of %s are neither CIF nor POSCAR by name and are not read", others, path)
     for file in files:
-        label = label_of_file(file.relative_to(path).as_posix())
-        try:
-            with _open(file) as stream:
-                yield RawItem(label, _file_layout(file) or "", stream.read())
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-            yield RawItem(label, "unreadable", str(error))
+        yield _structure_file(file, label_of_file(file.relative_to(path).as_posix()))
+
+
+def _structure_file(file: Path, label: str) -> RawItem:
+    try:
+        with _open(file) as stream:
+            return RawItem(label, _file_layout(file) or "", stream.read())
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        return RawItem(label, "unreadable", str(error))
 
 
 def _extxyz(path: Path) -> Iterator[RawItem]:

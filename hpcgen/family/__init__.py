@@ -73,6 +73,10 @@ class Family(Protocol):
 class Reconstructor(Protocol):
     """Turns samples into candidates; one object per rank."""
 
+    def candidate_attrs(self) -> dict[str, Any]:
+        """Attributes of candidates.h5 that its columns need, such as `names_residual_blocks`."""
+        ...
+
     def warm_up(self) -> None:
         """Do once what must not count as work on a sample, such as compiling."""
         ...

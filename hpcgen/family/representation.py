@@ -26,7 +26,6 @@ from hpcgen.represent.composition import (
     CompositionCodec,
     GeneratedComposition,
     order_elements,
-    species_channels,
     whole_counts,
 )
 from hpcgen.represent.descriptor import (
@@ -235,5 +234,4 @@ def _physical(
     descriptor = make_descriptor(settings)
     compositions = np.array([codec.encode(c.numbers) for c in crystals])
     cells = np.array([lattices.encode_lattice(c.lattice, len(c)) for c in crystals])
-    vectors = np.array([descriptor.encode(c, species_channels(c.numbers)[0], codec.channels) for c in crystals])
-    return compositions, cells, vectors
+    return compositions, cells, descriptor.encode_batch(crystals, codec.channels)

@@ -6,38 +6,47 @@ stream of the seed: the same target and seed give the same crystal on every rank
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcgen.config import AnnealConfig, PairSpectrumConfig
-from hpcgen.crystal import FloatArray
+from hpcgen.config import AnnealConfig
+from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.reconstruct.grid import Grid, build_grid, pair_targets
+from hpcgen.reconstruct.groups import lattice_operations
 from hpcgen.reconstruct.kernels import anneal
+from hpcgen.reconstruct.orbits import symmetric_start
 from hpcgen.reconstruct.polish import polish
 from hpcgen.reconstruct.solution import Solution, StopReason
+from hpcgen.represent.composition import species_channels
 from hpcgen.represent.pair_kernels import PairTables
-from hpcgen.represent.pair_spectrum import PairSpectrum, check_species
+from hpcgen.represent.pair_spectrum import PairSpectrum
+from hpcgen.represent.three_body import PairSpectrumThreeBody
 
 BATCH = 8  # starts between two rounds of full polishing; the first start is a batch of its own
 POLISHED = 2  # best starts of a batch that get the full polish
 ELITES = 4  # best crystals that relocations start from
 QUICK = 8  # polish iterations of every start
 GREEDY = 3  # sweeps at temperature zero after the annealing
-RELOCATE = 0.4  # share of the starts that relocate atoms of an elite
+RELOCATE = 0.5  # share of the starts from single atoms that relocate atoms of an elite
 RELOCATED = (0.15, 0.3, 0.5)  # shares of its atoms that are relocated
+FREED = 0.3  # share of the symmetric starts whose atoms are let go of before the polish
+LATTICE_TOLERANCE = 0.05  # of the metric: generated cells are symmetric only nearly
+ATOMS_AT_FULL_BUDGET = 20  # beyond, starts fall with the square of the atoms, as the time of one rises
 BEYOND = 1e-2  # a crystal that is found is polished to this share of the tolerance
 PROMISING = 1e2  # a start within this multiple of the tolerance is polished at once
 JITTER = 0.03  # angstrom (scaled): a grid point may be a saddle
 ZERO = 1e-9  # a target smaller than this is zero, and its residual absolute
 AGREE = 1.1  # residuals within this factor of the best count as agreement
-AGREE_STARTS = 2  # independent starts wanted before a target is left at its noise floor
+FLOOR_STARTS = 2  # independent starts wanted before a target is left at its noise floor
+AGREE_STARTS = 4  # independent starts that agree on the best of a noisy target: no other crystal fits it better
 
 
 @dataclass
 class _Start:
-    """One start: squared residual and positions (n, 3), and whether it began at random positions."""
+    """One start: squared residual and positions (n, 3), and whether it owes nothing to an earlier one."""
 
     cost: float
     x: FloatArray
@@ -46,18 +55,21 @@ class _Start:
 
 @dataclass
 class _Search:
-    """The state of one search, in scaled lengths."""
+    """The state of one search, in scaled lengths. `target` is without the self terms, constants of the cell."""
 
     tables: PairTables
     grid: Grid
+    operations: tuple[NDArray[np.int64], NDArray[np.int64]]
     species: NDArray[np.int64]
     n_channels: int
     target: FloatArray
     pair_target: NDArray[np.float32]
     fixed: int
+    limit: int
     iterations: int = 0
     starts: list[_Start] = field(default_factory=list)
     elites: list[_Start] = field(default_factory=list)
+    trace: list[tuple[int, float]] = field(default_factory=list)
 
     def refine(self, start: _Start, iterations: int, enough: float) -> None:
         """Polish a start in place."""
@@ -71,16 +83,15 @@ class _Search:
         """The start with the smallest residual so far."""
         return min(self.starts, key=_cost)
 
-    def at_floor(self, floor: float, starts: int) -> bool:
-        """Whether the target is met within its noise, by enough of at most `starts` starts to say how sure that is."""
-        independent = sum(start.independent for start in self.starts)
-        return self.best.cost <= floor and independent >= min(AGREE_STARTS, starts)
-
-    def confidence(self, tolerance: float) -> float:
-        """Share of the independent starts whose residual agrees with the best."""
+    def agreeing(self, tolerance: float) -> tuple[int, int]:
+        """Independent starts whose residual agrees with the best, and all independent starts."""
         limit = max(AGREE**2 * self.best.cost, tolerance)
-        agree = [start.cost <= limit for start in self.starts if start.independent]
-        return sum(agree) / len(agree)
+        costs = [start.cost for start in self.starts if start.independent]
+        return sum(cost <= limit for cost in costs), len(costs)
+
+    def at_floor(self, floor: float) -> bool:
+        """Whether the target is met within its noise, by enough independent starts to say how sure that is."""
+        return self.best.cost <= floor and self.agreeing(0.0)[1] >= min(FLOOR_STARTS, self.limit)
 
 
 def _cost(start: _Start) -> float:
@@ -88,143 +99,170 @@ def _cost(start: _Start) -> float:
 
 
 class AnnealSolver:
-    """Solver for pair spectra.
+    """A `hpcgen.reconstruct.solution.Solver` for pair spectra.
+
+    A three-body block takes no part in the search; it counts in the residual.
 
     Args:
         descriptor: the descriptor that the targets were made by.
         config: grid, budget and temperatures.
     """
 
-    def __init__(self, descriptor: PairSpectrum, config: AnnealConfig) -> None:
+    def __init__(self, descriptor: PairSpectrum | PairSpectrumThreeBody, config: AnnealConfig) -> None:
         self.descriptor = descriptor
+        self.pair = descriptor if isinstance(descriptor, PairSpectrum) else descriptor.pair
         self.config = config
 
-    def solve(
-        self,
-        target: ArrayLike,
-        lattice: ArrayLike,
-        species: ArrayLike,
-        n_channels: int,
-        seed: int,
-        noise_floor: float = 0.0,
-    ) -> Solution:
-        """Positions whose pair spectrum comes closest to `target`.
+    def starts(self, n_atoms: float) -> int:
+        """Starts that a crystal of `n_atoms` gets at most, dealt out before the first."""
+        return math.ceil(self.config.starts * n_atoms * min(1.0, (ATOMS_AT_FULL_BUDGET / n_atoms) ** 3))
 
-        Args:
-            target: (D,) pair spectrum.
-            lattice: (3, 3) rows, angstrom.
-            species: (n,) channel of each atom.
-            n_channels: channels of the target.
-            seed: of all random choices.
-            noise_floor: relative residual under which more work is wasted; 0 for exact targets.
+    def costs(self, n_atoms: FloatArray, n_elements: FloatArray, volume: FloatArray) -> FloatArray:
+        """(M,) estimated seconds; the volume does not matter, since cells are scaled to a volume per atom.
 
-        Raises:
-            ValueError: on a target of the wrong length or not finite, channels that do not fit, or a cell
-                without volume.
+        A sweep looks at atoms x grid points x elements; about a quarter of the starts are used.
         """
+        starts = np.array([self.starts(n) for n in n_atoms])
+        return 2e-3 + 1.5e-5 * starts * n_atoms**2 * (1 + n_elements) / 4
+
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from numba's cache, on a tiny crystal."""
+        lattice = 4.0 * np.eye(3)
+        numbers = np.array([12, 8, 8])
+        frac = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.4], [0.5, 0.0, 0.5]])
+        target = self.descriptor.encode(Crystal(lattice, frac, numbers), species_channels(numbers)[0], 2)
+        tiny = AnnealConfig(grid_step=1.5, starts=1, sweeps=2, polish=2, tolerance=1e-30)
+        AnnealSolver(self.descriptor, tiny).solve(target, lattice, numbers, 0)
+
+    def solve(
+        self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike, seed: int, noise_floor: float = 0.0
+    ) -> Solution:
+        """Positions whose descriptor comes closest to `target`; see `Solver.solve`."""
         q = np.ascontiguousarray(target, dtype=np.float64)
-        n = len(np.atleast_1d(np.asarray(species)))
-        channels = check_species(species, n_channels, n)
-        if q.shape != (self.descriptor.length(n_channels),) or not np.isfinite(q).all():
-            raise ValueError(f"the target must be {self.descriptor.length(n_channels)} finite numbers, not {q.shape}")
-        tables, _ = self.descriptor.prepare(lattice, n)
+        species, elements = species_channels(numbers)
+        n, channels = len(species), len(elements)
+        if q.shape != (self.descriptor.length(channels),) or not np.isfinite(q).all():
+            raise ValueError(f"the target must be {self.descriptor.length(channels)} finite numbers, not {q.shape}")
+        tables, _ = self.pair.prepare(lattice, n)
         norm = float(np.sqrt(np.sum(q * q)))
         norm = norm if norm > ZERO else 1.0
-        if n == 1:
-            return self._single(q, norm, noise_floor)
-        bins = (self.descriptor.config.rdf_bins, self.descriptor.config.s_bins)
+        if n == 1:  # nothing to search
+            return self._solution(np.zeros((1, 3)), q, norm, lattice, species, noise_floor)
+        own = self.pair.self_terms(tables, np.bincount(species, minlength=channels), channels)
+        wanted = q[: len(own)] - own
+        bins = (self.pair.config.rdf_bins, self.pair.config.s_bins)
         grid = build_grid(tables, self.config.grid_step)
-        rarest = int(np.argmin(np.bincount(channels, minlength=n_channels)[channels]))
         search = _Search(
-            tables, grid, channels, n_channels, q, pair_targets(q, n_channels, bins, grid.basis), fixed=rarest
+            tables=tables,
+            grid=grid,
+            operations=lattice_operations(tables.cell, grid.shape, LATTICE_TOLERANCE),
+            species=species,
+            n_channels=channels,
+            target=wanted,
+            pair_target=pair_targets(wanted, channels, bins, grid.basis),
+            fixed=int(np.argmin(np.bincount(species, minlength=channels)[species])),
+            limit=self.starts(n),
         )
         reason = self._search(search, np.random.default_rng(seed), norm * norm, noise_floor * noise_floor)
-        best = search.best
-        frac = best.x @ tables.inverse
-        return Solution(
-            frac=frac - np.floor(frac),
-            residual=float(np.sqrt(best.cost)) / norm,
-            iterations=search.iterations,
-            stop_reason=reason,
-            confidence=search.confidence(self.config.tolerance * norm * norm),
-        )
+        frac = search.best.x @ tables.inverse
+        return self._solution(frac - np.floor(frac), q, norm, lattice, species, noise_floor, search, reason)
 
-    def _single(self, q: FloatArray, norm: float, noise_floor: float) -> Solution:
-        """One atom: nothing to search."""
-        residual = float(np.sqrt(np.sum(q * q))) / norm
-        reason: StopReason = "budget"
-        if residual**2 <= self.config.tolerance:
-            reason = "converged"
-        elif residual <= noise_floor:
-            reason = "noise-floor"
-        return Solution(np.zeros((1, 3)), residual, 0, reason, 1.0)
+    def _solution(
+        self,
+        frac: FloatArray,
+        q: FloatArray,
+        norm: float,
+        lattice: ArrayLike,
+        species: NDArray[np.int64],
+        noise_floor: float,
+        search: _Search | None = None,
+        reason: StopReason = "budget",
+    ) -> Solution:
+        """The solution at given positions, its residual taken from the whole descriptor."""
+        channels = int(species.max()) + 1
+        cart = frac @ np.asarray(lattice, dtype=np.float64)
+        miss = self.descriptor.evaluate(lattice, cart, species, channels, jacobian=False)[0] - q
+        residual = float(np.sqrt(np.sum(miss * miss))) / norm
+        blocks = self.descriptor.blocks(channels)
+        parts = {name: float(np.sqrt(np.sum(miss[block] ** 2))) / norm for name, block in blocks.items()}
+        if search is None:
+            if residual**2 <= self.config.tolerance:
+                reason = "converged"
+            elif residual <= noise_floor:
+                reason = "noise-floor"
+            return Solution(frac, residual, 0, reason, 1.0, parts)
+        agree, independent = search.agreeing(self.config.tolerance * norm * norm)
+        trace = np.array([(work, math.sqrt(cost) / norm) for work, cost in search.trace])
+        return Solution(frac, residual, search.iterations, reason, agree / independent, parts, trace)
 
     def _search(self, search: _Search, rng: np.random.Generator, scale: float, floor: float) -> StopReason:
-        """Starts in batches until one of the three reasons to stop.
+        """Starts in batches until one of the reasons to stop.
 
         Args:
             scale: squared norm of the target.
             floor: squared relative noise floor.
         """
-        limit = self.config.starts
         tolerance = self.config.tolerance * scale
         enough = BEYOND * tolerance
-        while len(search.starts) < limit:
+        while len(search.starts) < search.limit:
             batch: list[_Start] = []
-            for _ in range(min(BATCH, limit - len(search.starts)) if search.starts else 1):
+            for _ in range(min(BATCH, search.limit - len(search.starts)) if search.starts else 1):
                 start = self._start(search, rng)
                 search.refine(start, QUICK, enough)
                 search.starts.append(start)
+                search.trace.append((search.iterations, search.best.cost))
                 batch.append(start)
-                if start.cost <= PROMISING * tolerance or search.at_floor(floor * scale, limit):
+                if start.cost <= PROMISING * tolerance or search.at_floor(floor * scale):
                     break
             for start in sorted(batch, key=_cost)[:POLISHED]:
                 search.refine(start, self.config.polish, enough)
                 search.elites.append(start)
+                search.trace[-1] = (search.iterations, search.best.cost)
                 if start.cost <= tolerance:
                     return "converged"
-            if search.at_floor(floor * scale, limit):
+            if search.at_floor(floor * scale) or (floor > 0 and search.agreeing(0.0)[0] >= AGREE_STARTS):
                 return "noise-floor"
             search.elites = sorted(search.elites, key=_cost)[:ELITES]
         return "budget"
 
     def _start(self, search: _Search, rng: np.random.Generator) -> _Start:
-        """A start annealed on the grid: from random positions, or from an elite with some atoms relocated."""
-        config = self.config
-        shape = np.array(search.grid.shape)
+        """A start annealed on the grid: orbits of a random group, an elite with some atoms relocated, or all atoms."""
+        config, grid = self.config, search.grid
+        shape = np.array(grid.shape)
         n = len(search.species)
-        x = rng.integers(0, shape, (n, 3))
-        sweeps, hot = config.sweeps, config.t_hot
-        relocated = bool(search.elites) and rng.random() < RELOCATE
-        if relocated:
-            elite = search.elites[min(int(rng.exponential()), len(search.elites) - 1)]
-            keep = rng.random(n) >= rng.choice(RELOCATED)
-            x[keep] = np.rint(elite.x @ search.tables.inverse * shape).astype(np.int64)[keep]
-            sweeps, hot = max(1, config.sweeps // 2), max(0.3 * config.t_hot, config.t_cold)
-        x %= shape
+        matrices, orders = search.operations
         state = rng.integers(0, 2**63, 1).astype(np.uint64)
-        loss, done = anneal(
-            search.grid.phi,
-            search.species,
-            search.pair_target,
-            x,
-            search.fixed,
-            sweeps,
-            hot,
-            config.t_cold,
-            GREEDY,
-            state,
-        )
+        x, jitter, relocated = None, JITTER, False
+        if len(matrices) and rng.random() < config.symmetric:
+            budget = (max(1, config.sweeps // 2), config.t_hot, config.t_cold, GREEDY)
+            placed, loss, done = symmetric_start(
+                grid.phi, matrices, orders, search.species, search.pair_target, *budget, state
+            )
+            search.iterations += done
+            if np.isfinite(loss):
+                x = placed
+                if rng.random() < FREED:
+                    self._anneal(search, x, -1, 0, config.t_hot, state)
+                else:
+                    jitter = 0.0  # the polish keeps the symmetry
+        if x is None:
+            x = rng.integers(0, shape, (n, 3))
+            sweeps, hot = config.sweeps, config.t_hot
+            relocated = bool(search.elites) and rng.random() < RELOCATE
+            if relocated:
+                elite = search.elites[min(int(rng.exponential()), len(search.elites) - 1)]
+                keep = rng.random(n) >= rng.choice(RELOCATED)
+                x[keep] = np.rint(elite.x @ search.tables.inverse * shape).astype(np.int64)[keep]
+                x %= shape
+                sweeps, hot = max(1, config.sweeps // 2), max(0.3 * config.t_hot, config.t_cold)
+            self._anneal(search, x, search.fixed, sweeps, hot, state)
+        cart = (x / shape) @ search.tables.cell + jitter * rng.standard_normal((n, 3))
+        return _Start(np.inf, cart, independent=not relocated)
+
+    def _anneal(
+        self, search: _Search, x: NDArray[np.int64], fixed: int, sweeps: int, hot: float, state: NDArray[np.uint64]
+    ) -> None:
+        """Anneal single atoms from and to grid positions x (n, 3)."""
+        grid, cold = search.grid, self.config.t_cold
+        _, done = anneal(grid.phi, search.species, search.pair_target, x, fixed, sweeps, hot, cold, GREEDY, state)
         search.iterations += done
-        cart = (x / shape) @ search.tables.cell + JITTER * rng.standard_normal((n, 3))
-        return _Start(loss, cart, independent=not relocated)
-
-
-def warm_up(config: PairSpectrumConfig | None = None) -> None:
-    """Compile every kernel (or load it from numba's cache) on a tiny crystal."""
-    descriptor = PairSpectrum(config or PairSpectrumConfig())
-    lattice = 4.0 * np.eye(3)
-    frac = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.4], [0.5, 0.0, 0.5]])
-    species = np.array([0, 1, 1])
-    q, _ = descriptor.evaluate(lattice, frac @ lattice, species, 2)
-    AnnealSolver(descriptor, AnnealConfig(grid_step=1.5, starts=2, sweeps=2, polish=2)).solve(q, lattice, species, 2, 0)

@@ -1,4 +1,4 @@
-"""Basin hopping with Adam, the solver of StructRepDiff (arXiv 2408.07213), for embedded atom densities.
+"""Basin hopping with Adam, the solver of StructRepDiff (arXiv 2408.07213, A.3.4), for embedded atom densities.
 
     for each of T trials, side by side, from random positions:
         for each hop:
@@ -6,28 +6,65 @@
             minimise |R(x') - R|_1 with Adam       (the best point on the way counts, with its own loss)
             accept x' if its loss is lower, or with probability exp(-(l' - l) / (temperature l))
 
-The paper leaves the acceptance open; this is Metropolis with a temperature relative to the loss. Adam's step falls
-to zero along a hop (half a cosine), because an L1 loss has kinks that a constant step rattles across.
+The search ends once a trial has converged. The paper leaves the acceptance, Adam's step and the scales of the L1 norm
+open. Acceptance is Metropolis with a temperature relative to the loss. For the scales see `importance`. The figures
+behind these choices are in docs/reconstruction.md, as far as they were measured.
+
+Trials and structures are batches without a batched kernel: a structure's trials are one compiled call, structures run
+on threads. An evaluation is some 10^4 pairs scattered to bins and 10^5 multiplications with bands, so a core has no
+idle time that a batch could fill (time per step alone and batched: `benchmarks/paper_preset.py`), and a form in torch
+was not taken: dense products with all bins are ten times the arithmetic of the bands.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
-from numpy.typing import ArrayLike
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from hpcgen.config import BasinHoppingConfig
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpcgen.config import BasinHoppingConfig, EadConfig
 from hpcgen.crystal import FloatArray
+from hpcgen.reconstruct.hopping_kernels import Problem, minimise
 from hpcgen.reconstruct.solution import Solution, StopReason
-from hpcgen.represent.ead import EmbeddedAtomDensity, densities, inner_sums, neighbours, pull_back
+from hpcgen.represent.ead import EmbeddedAtomDensity
 
 CONVERGED = 1e-3  # relative residual: no difference to the target that matters is left
 AGREES = 1.2  # a trial agrees with the best one if its residual is at most this factor larger
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-12  # Adam's usual constants
+PAPER_EAD = EadConfig(cutoff=20.0, l_max=0, eta=[1.0, 20.0, 90.0], centres=200)
+PAPER_SEARCH = BasinHoppingConfig(trials=6, hops=7, iterations=300, step=1.0)
+
+_FLOOR = 0.01  # of the largest mean deviation: keeps components that hardly vary from counting most
+_DISTANCE = 0.05  # weight of the smallest distance; all other components together have about 1
+_CLOSE = 0.05  # angstrom: scale of deviations of the smallest distance where the starts have none
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Positions of all trials with *their* loss: frac (T, n, 3), loss (T,), residual (T,)."""
+
+    frac: FloatArray
+    loss: FloatArray
+    residual: FloatArray
+
+    @property
+    def winner(self) -> int:
+        """The trial with the lowest loss."""
+        return int(np.argmin(self.loss))
+
+    def where(self, mask: NDArray[np.bool_], other: _Points) -> _Points:
+        """These points for the trials of `mask`, those of `other` for the rest."""
+        return _Points(
+            np.where(mask[:, None, None], self.frac, other.frac),
+            np.where(mask, self.loss, other.loss),
+            np.where(mask, self.residual, other.residual),
+        )
 
 
 class BasinHopping:
-    """Finds positions whose EAD is the target's, in a given cell.
+    """Finds positions whose EAD is the target's, in a given cell. A `Solver`.
 
     Args:
         descriptor: the EAD of the target.
@@ -51,155 +88,158 @@ class BasinHopping:
             noise_floor: relative residual under which the search ends.
 
         Raises:
-            ValueError: if the target's length does not fit the descriptor, or it is not finite.
+            ValueError: on a target that is not finite or whose length does not fit, atomic numbers below 1, no atom,
+                or a cell without volume.
         """
-        goal = np.ascontiguousarray(target, dtype=np.float64)
-        cell = np.ascontiguousarray(lattice, dtype=np.float64)
-        z = np.ascontiguousarray(numbers, dtype=np.float64)
-        if goal.shape != (self.descriptor.length(),):
-            raise ValueError(f"the target has shape {goal.shape}, the descriptor ({self.descriptor.length()},)")
-        if not np.isfinite(goal).all():
-            raise ValueError("the target is not finite")
-        objective = _Objective(self.descriptor, goal, cell, z)
-        if len(z) == 1:  # one atom has nowhere to go
-            origin = np.zeros((1, 3))
-            residual = objective(origin[None])[1][0]
-            return Solution(origin, float(residual), 0, "converged", 1.0)
-
-        config, inverse = self.config, np.linalg.inv(cell)
         rng = np.random.default_rng(seed)
-        trials = (config.trials, len(z), 3)
-        here: _Point | None = None
-        best: _Point | None = None
-        work = 0
+        config = self.config
+        problem = self.problem(target, lattice, numbers)
+        shape = (config.trials, len(problem.z), 3)
+        start = rng.random(shape)
+        if shape[1] == 1:  # one atom has nowhere to go
+            return self._solution(problem, np.zeros((1, 3)), 0, "converged", 1.0, [])
+        problem = problem._replace(importance=importance(self.descriptor, problem, start))
+        here: _Points | None = None
+        best: _Points | None = None
+        work, trace = 0, []
         reason: StopReason = "budget"
         for _ in range(config.hops):
-            if here is None or best is None:
-                start = rng.random(trials)
-            else:
-                start = here.frac + rng.uniform(-config.step, config.step, trials) @ inverse
-            there, steps = self._minimise(objective, start - np.floor(start), max(noise_floor, CONVERGED))
+            if here is not None:
+                kick = rng.uniform(-config.step, config.step, shape)
+                start = here.frac + (kick[..., None] * problem.cell.inverse).sum(axis=-2)
+            *found, steps = minimise(
+                start, problem, config.iterations, config.learning_rate, max(noise_floor, CONVERGED)
+            )
+            there, luck = _Points(*found), rng.random(config.trials)
             work += steps
-            luck = rng.random(config.trials)
             if here is None or best is None:
                 here = best = there
             else:
-                rise = (there.loss - here.loss) / np.maximum(config.temperature * here.loss, 1e-300)
-                here = there.where(luck < np.exp(-np.clip(rise, 0.0, 700.0)), here)
+                here = there.where(accepted(there.loss, here.loss, config.temperature, luck), here)
                 best = there.where(there.loss < best.loss, best)
-            if best.winning_residual <= CONVERGED:
-                reason = "converged"
-                break
-            if best.winning_residual <= noise_floor:
-                reason = "noise-floor"
+            residual = float(best.residual[best.winner])
+            trace.append((work, residual))
+            if residual <= max(noise_floor, CONVERGED):
+                reason = "converged" if residual <= CONVERGED else "noise-floor"
                 break
         assert best is not None  # hops >= 1
-        winner = int(np.argmin(best.loss))
-        agreeing = best.residual <= max(AGREES * best.residual[winner], CONVERGED)
-        frac = best.frac[winner] - np.floor(best.frac[winner])
-        return Solution(frac, float(best.residual[winner]), work, reason, float(agreeing.mean()))
+        agreeing = best.residual <= max(AGREES * best.residual[best.winner], CONVERGED)
+        return self._solution(problem, best.frac[best.winner], work, reason, float(agreeing.mean()), trace)
 
-    def _minimise(self, objective: _Objective, frac: FloatArray, enough: float) -> tuple[_Point, int]:
-        """Adam for all trials at once; the best point of each, and the gradients spent. Ends once one is `enough`."""
-        config = self.config
-        cell = objective.cell
-        inverse = np.linalg.inv(cell)
-        x = frac @ cell  # (T, n, 3) angstrom
-        m, v = np.zeros_like(x), np.zeros_like(x)
-        best: _Point | None = None
-        for k in range(config.iterations):
-            loss, residual, gradient = objective(x @ inverse)
-            here = _Point(x @ inverse, loss, residual)
-            best = here if best is None else here.where(loss < best.loss, best)
-            if best.winning_residual <= enough:
-                return best, (k + 1) * len(x)
-            m = BETA1 * m + (1 - BETA1) * gradient
-            v = BETA2 * v + (1 - BETA2) * gradient**2
-            rate = config.learning_rate * 0.5 * (1 + np.cos(np.pi * k / config.iterations))
-            x = x - rate * (m / (1 - BETA1 ** (k + 1))) / (np.sqrt(v / (1 - BETA2 ** (k + 1))) + EPSILON)
-        assert best is not None  # iterations >= 1
-        return best, config.iterations * len(x)
+    def solve_batch(
+        self,
+        targets: Sequence[ArrayLike],
+        lattices: Sequence[ArrayLike],
+        numbers: Sequence[ArrayLike],
+        seeds: Sequence[int],
+        noise_floor: float = 0.0,
+        threads: int = 1,
+    ) -> list[Solution]:
+        """Solutions of many targets, bit for bit those of `solve` one at a time, for any number of threads.
 
+        Raises:
+            ValueError: as `solve`, before any search begins; if the sequences differ in length, or without a thread.
+        """
+        if threads < 1:
+            raise ValueError(f"at least one thread is needed, not {threads}")
+        tasks = list(zip(targets, lattices, numbers, seeds, strict=True))
+        for target, lattice, z, _ in tasks:
+            self.problem(target, lattice, z)
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda t: self.solve(t[0], t[1], t[2], t[3], noise_floor), tasks))
 
-class _Point:
-    """Positions of all trials with *their* loss: frac (T, n, 3), loss (T,), residual (T,)."""
+    def problem(self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike) -> Problem:
+        """The checked problem, all components of equal importance.
 
-    def __init__(self, frac: FloatArray, loss: FloatArray, residual: FloatArray) -> None:
-        self.frac, self.loss, self.residual = frac, loss, residual
+        Raises:
+            ValueError: as `solve`.
+        """
+        descriptor = self.descriptor
+        goal, z = np.array(target, dtype=np.float64), np.array(numbers, dtype=np.float64)
+        if goal.shape != (descriptor.length(),):
+            raise ValueError(f"the target has shape {goal.shape}, the descriptor ({descriptor.length()},)")
+        if not np.isfinite(goal).all():
+            raise ValueError("the target is not finite")
+        if z.ndim != 1 or len(z) == 0 or not (z >= 1).all():
+            raise ValueError(f"atomic numbers are a list of at least one number from 1 on, not {z.tolist()}")
+        equal = np.ones(len(goal))
+        cell = descriptor.prepare(lattice)
+        return Problem(cell, z, goal, equal, descriptor.exponents, descriptor.weights, descriptor.tables)
 
-    @property
-    def winning_residual(self) -> float:
-        """Residual of the trial with the lowest loss."""
-        return float(self.residual[np.argmin(self.loss)])
+    def costs(self, n_atoms: FloatArray, n_elements: FloatArray, volume: FloatArray) -> FloatArray:
+        """(M,) estimated seconds on one core for crystals of `n_atoms` in cells of `volume` (angstrom^3).
 
-    def where(self, mask: np.ndarray, other: _Point) -> _Point:
-        """This point for the trials of `mask`, `other` for the rest."""
-        return _Point(
-            np.where(mask[:, None, None], self.frac, other.frac),
-            np.where(mask, self.loss, other.loss),
-            np.where(mask, self.residual, other.residual),
+        The time of an evaluation: bands for each atom, and its pairs within the cutoff; the whole budget of them,
+        of which easy targets take a third.
+        """
+        config, descriptor = self.config, self.descriptor
+        monomials = len(descriptor.weights)
+        images = 4 / 3 * np.pi * descriptor.config.cutoff**3 / volume
+        pairs = n_atoms * (n_atoms - 1) / 2
+        components = len(descriptor.config.eta) * descriptor.config.centres
+        step = monomials * (3.5e-8 * components * n_atoms + pairs * (1e-6 + 1.5e-8 * images))
+        return np.asarray(config.trials * config.hops * config.iterations * step)
+
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from numba's cache."""
+        problem = self.problem(np.ones(self.descriptor.length()), np.eye(3) * 4, [1, 1])
+        self.descriptor.vector(problem.cell, np.zeros((2, 3)), problem.z)
+        minimise(np.zeros((1, 2, 3)), problem, 1, 0.1, 0.0)
+
+    def _solution(
+        self,
+        problem: Problem,
+        frac: FloatArray,
+        work: int,
+        reason: StopReason,
+        confidence: float,
+        trace: list[tuple[int, float]],
+    ) -> Solution:
+        wrapped = frac - np.floor(frac)
+        wrapped[wrapped >= 1.0] = 0.0  # what rounding made of a coordinate just below 0
+        off = self.descriptor.vector(problem.cell, wrapped, problem.z) - problem.target
+        norm = _norm(problem.target) or 1.0
+        return Solution(
+            frac=wrapped,
+            residual=_norm(off) / norm,
+            iterations=work,
+            stop_reason=reason,
+            confidence=confidence,
+            blocks={name: _norm(off[part]) / norm for name, part in self.descriptor.blocks().items()},
+            trace=np.array(trace, dtype=np.float64).reshape(-1, 2),
         )
 
 
-class _Objective:
-    """Relative L1 loss, relative L2 residual and Cartesian gradient of a batch of positions."""
-
-    def __init__(self, descriptor: EmbeddedAtomDensity, target: FloatArray, cell: FloatArray, z: FloatArray) -> None:
-        self.descriptor, self.target, self.cell, self.z = descriptor, target, cell, z
-
-    def __call__(self, frac: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(T, n, 3) fractional to loss (T,), residual (T,), gradient of the loss (T, n, 3) per angstrom."""
-        d = self.descriptor
-        wrapped = np.ascontiguousarray(frac - np.floor(frac))
-        return _evaluate(
-            wrapped, self.cell, self.z, d.exponents, d.weights, d.etas, d.centres, d.config.cutoff, self.target
-        )
+def _norm(values: FloatArray) -> float:
+    return float(np.sqrt((values**2).sum()))  # not BLAS, whose bits may depend on its threads
 
 
-@njit(cache=True, nogil=True)
-def _evaluate(fracs, cell, z, exponents, weights, etas, centres, cutoff, target):  # pragma: no cover - compiled
-    n_trials, n = fracs.shape[0], fracs.shape[1]
-    size_l1 = max(np.abs(target).sum(), 1e-12)
-    size_l2 = np.sqrt((target**2).sum())
-    size_l2 = size_l2 if size_l2 > 1e-12 else 1.0
-    losses, residuals, gradients = np.empty(n_trials), np.empty(n_trials), np.empty((n_trials, n, 3))
-    degree = exponents.sum(axis=1)
-    for t in range(n_trials):
-        pairs, vectors = neighbours(fracs[t], cell, cutoff)
-        sums = inner_sums(pairs, vectors, z, exponents, etas, centres, cutoff)
-        rho = densities(sums, exponents, weights)
-        slopes = np.zeros_like(sums)
-        loss, square, position = 0.0, 0.0, 0
-        for pool in range(2):
-            for order in range(rho.shape[1]):
-                for e in range(rho.shape[2]):
-                    for k in range(rho.shape[3]):
-                        at = 0  # the first atom that holds the maximum (minimum): a subgradient
-                        for i in range(1, n):
-                            if pool == 0 and rho[i, order, e, k] > rho[at, order, e, k]:
-                                at = i
-                            if pool == 1 and rho[i, order, e, k] < rho[at, order, e, k]:
-                                at = i
-                        off = rho[at, order, e, k] - target[pool * (target.shape[0] // 2) + position]
-                        position += 1
-                        loss += abs(off)
-                        square += off * off
-                        for m in range(exponents.shape[0]):
-                            if degree[m] == order:
-                                slopes[at, m, e, k] += np.sign(off) / size_l1 * 2 * weights[m] * sums[at, m, e, k]
-            position = 0
-        gradient = pull_back(pairs, vectors, z, exponents, etas, centres, cutoff, slopes)
-        closest, where = cutoff, -1
-        for p in range(pairs.shape[0]):
-            r = np.sqrt((vectors[p] ** 2).sum())
-            if r < closest:
-                closest, where = r, p
-        off = closest - target[-1]
-        if where >= 0 and closest > 1e-9:
-            along = np.sign(off) / size_l1 * vectors[where] / closest
-            gradient[pairs[where, 1]] += along
-            gradient[pairs[where, 0]] -= along
-        losses[t] = (loss + abs(off)) / size_l1
-        residuals[t] = np.sqrt(square + off * off) / size_l2
-        gradients[t] = gradient
-    return losses, residuals, gradients
+def importance(descriptor: EmbeddedAtomDensity, problem: Problem, starts: FloatArray) -> FloatArray:
+    """(D,) weight of each component's deviation in the L1 loss.
+
+    Each component is measured in its own mean deviation over random positions, `starts` (T, n, 3): unscaled, the
+    many far neighbours of the medium range outweigh everything. Wide Gaussians lead and narrow ones decide: a
+    component of width eta counts in proportion to 1 / eta, since beyond its own width it does not know where to go.
+    """
+    deviation = np.mean(
+        [np.abs(descriptor.vector(problem.cell, x, problem.z) - problem.target) for x in starts], axis=0
+    )
+    pooled = deviation[:-1]
+    weight = 1.0 / np.maximum(pooled + _FLOOR * pooled.max(), 1e-300)
+    weight /= (weight * pooled).sum() if pooled.any() else 1.0
+    etas = np.array(descriptor.config.eta)
+    lead = np.tile(np.repeat(etas.min() / etas, descriptor.config.centres), 2 * (descriptor.config.l_max + 1))
+    return np.append(weight * lead, _DISTANCE / (deviation[-1] + _CLOSE))
+
+
+def accepted(loss: FloatArray, before: FloatArray, temperature: float, luck: FloatArray) -> NDArray[np.bool_]:
+    """Metropolis: lower losses always, higher ones with probability exp(-rise), the rise relative to T times `before`.
+
+    Args:
+        loss: (T,) after the hop.
+        before: (T,) before it.
+        temperature: relative to the loss before the hop.
+        luck: (T,) uniform in [0, 1).
+    """
+    rise = (loss - before) / np.maximum(temperature * before, 1e-300)
+    return np.asarray(luck < np.exp(-np.clip(rise, 0.0, 700.0)))

@@ -111,7 +111,10 @@ class CompositionCodec:
         return np.concatenate([bits.ravel(), counts, [len(species)]])
 
     def decode(self, vector: FloatArray) -> GeneratedComposition:
-        """What a (length,) vector names; nothing is rounded here. A channel named `empty` is dropped."""
+        """What a (length,) vector names; nothing is rounded here.
+
+        A channel named `empty` is dropped, which is told if it has atoms.
+        """
         bits = vector[: self.bits].reshape(self.channels, -1)
         counts = vector[self.bits : self.bits + self.channels]
         choice = bits.argmax(1)
@@ -123,12 +126,18 @@ class CompositionCodec:
         # an element that is named exists: a count of nought or less is the count that is wrong
         generated[present] = np.maximum(mixing @ np.maximum(counts, 0.0), 0.01)
         doubled = [self.elements[e] for e, row in zip(present, mixing, strict=True) if row.sum() > 1]
+        notes = [f"channels of {_symbol(z)} merged" for z in doubled]
+        notes += [
+            f"{n:.1f} atoms of no element left out"
+            for n, e in zip(counts, choice, strict=True)
+            if e == empty and n >= 0.5
+        ]
         return GeneratedComposition(
             counts=generated,
             n_atoms=float(vector[-1]),
             mixing=mixing,
             confidence=float(np.clip((ordered[:, -1] - ordered[:, -2]).min(), 0.0, 1.0)),
-            repair="; ".join(f"channels of {_symbol(z)} merged" for z in doubled),
+            repair="; ".join(notes),
         )
 
 

@@ -1,6 +1,6 @@
 """Embedded atom density (EAD), the descriptor of StructRepDiff (arXiv 2408.07213), with its analytic gradient.
 
-For atom i, order L, width eta and centre Rs (SCIENCE: the paper's equation, restored):
+For atom i, order L, width eta and centre Rs (the paper's equation, its lost symbols restored):
 
     rho_i = sum over lx+ly+lz=L of  L!/(lx! ly! lz!) * [ sum_j Z_j x^lx y^ly z^lz exp(-eta (r - Rs)^2) fc(r) ]^2
 
@@ -10,65 +10,150 @@ atoms, the minimum over atoms, and the smallest interatomic distance.
 
 Shapes: n atoms, M monomials of degree <= l_max, E widths, K centres. Per-atom features (n, l_max+1, E, K).
 The paper's preset (the defaults of `EadConfig`): Rc 20, L = 0, eta 1, 20, 90, K = 200: 1200 numbers and a distance.
+
+The radial functions are evaluated as piecewise polynomials (`ead_tables`): 2e-7 of the vector's length off at most.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hpcgen.config import EadConfig
 from hpcgen.crystal import Crystal, FloatArray
-
-_TAIL = 28.0  # a Gaussian is cut where eta (r - Rs)^2 exceeds this: 1e-12 of its height
-_REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums be vectorised; still the same on every rank
+from hpcgen.represent.batch import encode_each
+from hpcgen.represent.ead_gradient import jacobian_of
+from hpcgen.represent.ead_kernels import Cell, brackets, densities, prepare
+from hpcgen.represent.ead_tables import radial_tables
+from hpcgen.represent.images import volume3
 
 
 class EmbeddedAtomDensity:
-    """EAD of a crystal; species channels do not enter, atoms weigh by their atomic number."""
+    """EAD of a crystal. Species channels do not enter: atoms weigh by their atomic number.
+
+    Attributes:
+        config: the settings.
+        centres: (K,) Rs, angstrom.
+        exponents: (M, 3) of the monomials, and their `weights` (M,).
+        tables: the radial functions.
+    """
 
     name = "ead"
+    invariances = ("rotation", "reflection", "translation", "permutation", "basis", "supercell")
 
     def __init__(self, config: EadConfig) -> None:
         self.config = config
-        self.etas = np.array(config.eta, dtype=np.float64)
-        self.centres = np.arange(config.centres) * (config.cutoff / config.centres)
+        self.centres: FloatArray = np.arange(config.centres, dtype=np.float64) * (config.cutoff / config.centres)
         self.exponents, self.weights = monomials(config.l_max)
+        self.tables = radial_tables(config.cutoff, np.array(config.eta, dtype=np.float64), self.centres)
 
     def length(self, n_channels: int = 1) -> int:
         """2 (l_max + 1) E K + 1, whatever the channels."""
-        return 2 * (self.config.l_max + 1) * len(self.etas) * len(self.centres) + 1
+        return 2 * self._pooled + 1
+
+    @property
+    def _pooled(self) -> int:
+        return (self.config.l_max + 1) * len(self.config.eta) * self.config.centres
 
     def names(self, n_channels: int = 1) -> list[str]:
         """Names such as `max:L0:eta20:R3.10`, then `smallest_distance`."""
         per_atom = [
             f"L{order}:eta{eta:g}:R{centre:.2f}"
             for order in range(self.config.l_max + 1)
-            for eta in self.etas
+            for eta in self.config.eta
             for centre in self.centres
         ]
         return [f"{pool}:{n}" for pool in ("max", "min") for n in per_atom] + ["smallest_distance"]
 
+    def blocks(self, n_channels: int = 1) -> dict[str, slice]:
+        """`max`, `min` and `distance`, where they are in the vector."""
+        end = 2 * self._pooled
+        return {"max": slice(0, end // 2), "min": slice(end // 2, end), "distance": slice(end, end + 1)}
+
+    def encode(self, crystal: Crystal, species: ArrayLike | None = None, n_channels: int = 1) -> FloatArray:
+        """(D,) float64: max ‖ min over atoms ‖ smallest distance (angstrom; the cutoff if no atom is within it).
+
+        The channels `species` are not looked at.
+        """
+        return self.vector(self.prepare(crystal.lattice), crystal.frac, crystal.numbers)
+
+    def encode_batch(self, crystals: Sequence[Crystal], n_channels: int, threads: int = 1) -> FloatArray:
+        """(M, D) vectors of crystals; the same bits for any number of threads.
+
+        Raises:
+            ValueError: on a crystal with more elements than channels.
+        """
+        for crystal in crystals:
+            if len(crystal.elements) > n_channels:
+                raise ValueError(f"{crystal.formula} has {len(crystal.elements)} elements for {n_channels} channels")
+        return encode_each(self.encode, crystals, n_channels, self.length(), threads)
+
+    def evaluate(
+        self, lattice: ArrayLike, cart: ArrayLike, species: ArrayLike, n_channels: int = 1, *, jacobian: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
+        """Value (D,), and Jacobian (D, 3n) by the Cartesian positions, at fixed `lattice`; (D, 0) if not asked for.
+
+        Where several atoms share a maximum or minimum, the derivative is that of the first. The Jacobian costs a
+        gradient for each of its rows; the gradient of a loss is had for the price of one (`ead_gradient.pull_back`).
+
+        Args:
+            lattice: (3, 3) rows, angstrom.
+            cart: (n, 3) angstrom.
+            species: (n,) *atomic numbers*, since these are the weights of EAD.
+            n_channels: not looked at.
+            jacobian: whether to compute it.
+
+        Raises:
+            ValueError: on shapes that do not fit, numbers below 1, or a cell without volume.
+        """
+        x, z = np.asarray(cart, dtype=np.float64), np.asarray(species, dtype=np.float64)
+        if z.ndim != 1 or x.shape != (len(z), 3) or len(z) == 0:
+            raise ValueError(f"positions have shape {x.shape} and atomic numbers {z.shape}, not (n, 3) and (n,)")
+        if not (z >= 1).all():
+            raise ValueError("EAD weighs atoms by their atomic numbers, which are at least 1")
+        cell = self.prepare(lattice)
+        frac = x @ cell.inverse
+        if not jacobian:
+            q = self.vector(cell, frac, z)
+            return q, np.empty((len(q), 0))
+        rho, closest = self._rho(cell, frac, z)
+        rho = rho.reshape(len(z), -1)
+        q = np.concatenate([rho.max(0), rho.min(0), closest[:1]])
+        chosen = np.concatenate([rho.argmax(0), rho.argmin(0)])
+        return q, jacobian_of(frac, cell, z, chosen, closest, self.exponents, self.weights, self.tables)
+
+    def vector(self, cell: Cell, frac: FloatArray, numbers: ArrayLike) -> FloatArray:
+        """(D,) of atoms at `frac` (n, 3) in a prepared cell."""
+        rho, closest = self._rho(cell, frac, numbers)
+        rho = rho.reshape(len(rho), -1)
+        return np.concatenate([rho.max(0), rho.min(0), closest[:1]])
+
     def per_atom(self, crystal: Crystal) -> FloatArray:
         """(n, l_max+1, E, K) rho of every atom; invariant under supercells."""
-        pairs, vectors = neighbours(crystal.frac, crystal.lattice, self.config.cutoff)
-        sums = self.inner_sums(pairs, vectors, crystal.numbers.astype(np.float64))
-        return densities(sums, self.exponents, self.weights)
+        return self._rho(self.prepare(crystal.lattice), crystal.frac, crystal.numbers)[0]
 
-    def encode(self, crystal: Crystal, species: NDArray[np.int64] | None = None, n_channels: int = 1) -> FloatArray:
-        """(D,) float64: max ‖ min over atoms ‖ smallest distance (angstrom; the cutoff if no atom is within it)."""
-        pairs, vectors = neighbours(crystal.frac, crystal.lattice, self.config.cutoff)
-        sums = self.inner_sums(pairs, vectors, crystal.numbers.astype(np.float64))
-        rho = densities(sums, self.exponents, self.weights).reshape(len(crystal), -1)
-        closest = np.sqrt((vectors**2).sum(1).min()) if len(vectors) else self.config.cutoff
-        return np.concatenate([rho.max(0), rho.min(0), [closest]])
+    def prepare(self, lattice: ArrayLike) -> Cell:
+        """What all positions in one cell share.
 
-    def inner_sums(self, pairs: NDArray[np.int64], vectors: FloatArray, z: FloatArray) -> FloatArray:
-        """(n, M, E, K) the brackets of the definition, before they are squared."""
-        return inner_sums(pairs, vectors, z, self.exponents, self.etas, self.centres, self.config.cutoff)
+        Raises:
+            ValueError: on a lattice that is not (3, 3), not finite, or has no volume.
+        """
+        rows = np.array(lattice, dtype=np.float64, order="C")
+        if rows.shape != (3, 3) or not np.isfinite(rows).all():
+            raise ValueError(f"the lattice is not a finite (3, 3) matrix: {rows.tolist()}")
+        if not volume3(rows) > 1e-6 * np.prod(np.sqrt((rows**2).sum(axis=1))):
+            raise ValueError(f"the cell has no volume: {rows.tolist()}")
+        cell: Cell = prepare(rows, self.exponents, self.tables)
+        return cell
+
+    def _rho(self, cell: Cell, frac: FloatArray, numbers: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        closest = np.empty(6)
+        z = np.asarray(numbers, dtype=np.float64)
+        sums = brackets(np.ascontiguousarray(frac), cell, z, self.exponents, self.tables, closest)
+        return densities(sums, self.exponents, self.weights), closest
 
 
 def monomials(l_max: int) -> tuple[NDArray[np.int64], FloatArray]:
@@ -81,192 +166,3 @@ def monomials(l_max: int) -> tuple[NDArray[np.int64], FloatArray]:
     ]
     weights = [math.factorial(sum(e)) / math.prod(math.factorial(v) for v in e) for e in exponents]
     return np.array(exponents, dtype=np.int64), np.array(weights)
-
-
-@njit(cache=True, nogil=True)
-def neighbours(frac, lattice, cutoff):  # pragma: no cover - compiled
-    """All pairs within the cutoff, each once: (P, 2) atoms i <= j and (P, 3) vectors from i to the image of j.
-
-    Of an atom's own images one of each pair T, -T is listed, so that for every entry both ends see a neighbour.
-    """
-    n = frac.shape[0]
-    inverse = np.linalg.inv(lattice)
-    reach = np.empty(3)  # cutoff in units of the cell's heights: bounds each fractional coordinate
-    for a in range(3):
-        reach[a] = cutoff * math.sqrt(inverse[0, a] ** 2 + inverse[1, a] ** 2 + inverse[2, a] ** 2)
-    c = lattice[2]
-    cc = c[0] ** 2 + c[1] ** 2 + c[2] ** 2
-    volume = abs(np.linalg.det(lattice))
-    capacity = int(n * n * 0.5 * (4.19 * (cutoff + 1.0) ** 3 / volume) * 1.2) + 64
-    pairs = np.empty((capacity, 2), np.int64)
-    vectors = np.empty((capacity, 3))
-    count = 0
-    for i in range(n):
-        for j in range(i, n):
-            d = frac[j] - frac[i]
-            for a in range(3):
-                d[a] -= np.rint(d[a])
-            for ta in range(math.ceil(-reach[0] - d[0]), math.floor(reach[0] - d[0]) + 1):
-                for tb in range(math.ceil(-reach[1] - d[1]), math.floor(reach[1] - d[1]) + 1):
-                    v = (ta + d[0]) * lattice[0] + (tb + d[1]) * lattice[1]
-                    vc = v[0] * c[0] + v[1] * c[1] + v[2] * c[2]
-                    vv = v[0] ** 2 + v[1] ** 2 + v[2] ** 2
-                    # |v + s c| < cutoff holds for s between the roots of a quadratic
-                    root = vc * vc - cc * (vv - cutoff * cutoff)
-                    if root <= 0.0:
-                        continue
-                    root = math.sqrt(root)
-                    low = math.ceil((-vc - root) / cc - d[2])
-                    high = math.floor((-vc + root) / cc - d[2])
-                    for tc in range(low, high + 1):
-                        own = ta > 0 or (ta == 0 and (tb > 0 or (tb == 0 and tc > 0)))
-                        if i == j and not own:
-                            continue
-                        if count == capacity:
-                            capacity *= 2
-                            more_pairs = np.empty((capacity, 2), np.int64)
-                            more_vectors = np.empty((capacity, 3))
-                            more_pairs[:count] = pairs
-                            more_vectors[:count] = vectors
-                            pairs, vectors = more_pairs, more_vectors
-                        pairs[count, 0] = i
-                        pairs[count, 1] = j
-                        vectors[count] = v + (tc + d[2]) * c
-                        count += 1
-    return pairs[:count].copy(), vectors[:count].copy()
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _window(r, eta, centres):  # pragma: no cover - compiled
-    """Range of centres that a pair at distance r reaches with width eta."""
-    spacing = centres[1] - centres[0] if centres.shape[0] > 1 else 1.0
-    half = math.sqrt(_TAIL / eta)
-    return (
-        max(0, math.ceil((r - half) / spacing)),
-        min(centres.shape[0], math.floor((r + half) / spacing) + 1),
-    )
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _gaussians(r, eta, centres, low, high, height, out):  # pragma: no cover - compiled
-    """out[k] = height * exp(-eta (r - centres[k])^2) for low <= k < high, by recurrence from the nearest centre."""
-    spacing = centres[1] - centres[0] if centres.shape[0] > 1 else 1.0
-    middle = min(max(int(r / spacing + 0.5), low), high - 1)
-    x = r - centres[middle]
-    up = down = out[middle] = height * math.exp(-eta * x * x)
-    change = math.exp(-2.0 * eta * spacing * spacing)
-    ratio_up = math.exp(eta * (2.0 * x * spacing - spacing * spacing))
-    ratio_down = math.exp(eta * (-2.0 * x * spacing - spacing * spacing))
-    both = min(high - 1 - middle, middle - low)
-    for k in range(1, both + 1):  # two independent chains of products run side by side
-        up *= ratio_up
-        down *= ratio_down
-        ratio_up *= change
-        ratio_down *= change
-        out[middle + k] = up
-        out[middle - k] = down
-    for k in range(middle + both + 1, high):
-        up *= ratio_up
-        ratio_up *= change
-        out[k] = up
-    for k in range(middle - both - 1, low - 1, -1):
-        down *= ratio_down
-        ratio_down *= change
-        out[k] = down
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _power(x, exponent):  # pragma: no cover - compiled
-    value = 1.0
-    for _ in range(exponent):
-        value *= x
-    return value
-
-
-@njit(cache=True, nogil=True, fastmath=_REASSOCIATE)
-def inner_sums(pairs, vectors, z, exponents, etas, centres, cutoff):  # pragma: no cover - compiled
-    """(n, M, E, K): sum_j Z_j x^lx y^ly z^lz exp(-eta (r - Rs)^2) fc(r) of every atom."""
-    n_monomials = exponents.shape[0]
-    sums = np.zeros((z.shape[0], n_monomials, etas.shape[0], centres.shape[0]))
-    gauss = np.empty(centres.shape[0])
-    for p in range(pairs.shape[0]):
-        i, j = pairs[p]
-        x, y, w = vectors[p]
-        r = math.sqrt(x * x + y * y + w * w)
-        if r >= cutoff:
-            continue
-        fc = 0.5 * (math.cos(math.pi * r / cutoff) + 1.0)
-        for e in range(etas.shape[0]):
-            low, high = _window(r, etas[e], centres)
-            if low >= high:
-                continue
-            _gaussians(r, etas[e], centres, low, high, fc, gauss)
-            for m in range(n_monomials):
-                degree = exponents[m, 0] + exponents[m, 1] + exponents[m, 2]
-                term = _power(x, exponents[m, 0]) * _power(y, exponents[m, 1]) * _power(w, exponents[m, 2])
-                at_i = z[j] * term
-                at_j = z[i] * term * (1.0 if degree % 2 == 0 else -1.0)  # seen from j the vector is reversed
-                for k in range(low, high):
-                    sums[i, m, e, k] += at_i * gauss[k]
-                for k in range(low, high):
-                    sums[j, m, e, k] += at_j * gauss[k]
-    return sums
-
-
-@njit(cache=True, nogil=True)
-def densities(sums, exponents, weights):  # pragma: no cover - compiled
-    """(n, l_max+1, E, K) rho from the inner sums."""
-    n, n_monomials, n_etas, n_centres = sums.shape
-    last = exponents[n_monomials - 1]
-    rho = np.zeros((n, last[0] + last[1] + last[2] + 1, n_etas, n_centres))
-    for m in range(n_monomials):
-        order = exponents[m, 0] + exponents[m, 1] + exponents[m, 2]
-        rho[:, order] += weights[m] * sums[:, m] ** 2
-    return rho
-
-
-@njit(cache=True, nogil=True, fastmath=_REASSOCIATE)
-def pull_back(pairs, vectors, z, exponents, etas, centres, cutoff, slopes):  # pragma: no cover - compiled
-    """(n, 3) gradient with respect to Cartesian positions of a loss whose derivative by the inner sums is `slopes`.
-
-    slopes: (n, M, E, K). An atom's own images move with it, so they do not contribute.
-    """
-    gradient = np.zeros((z.shape[0], 3))
-    gauss = np.empty(centres.shape[0])
-    v = np.empty(3)
-    for p in range(pairs.shape[0]):
-        i, j = pairs[p]
-        if i == j:
-            continue
-        v[:] = vectors[p]
-        r = math.sqrt(v[0] ** 2 + v[1] ** 2 + v[2] ** 2)
-        if r >= cutoff or r < 1e-9:
-            continue
-        fc = 0.5 * (math.cos(math.pi * r / cutoff) + 1.0)
-        dfc = -0.5 * math.pi / cutoff * math.sin(math.pi * r / cutoff)
-        for e in range(etas.shape[0]):
-            low, high = _window(r, etas[e], centres)
-            if low >= high:
-                continue
-            _gaussians(r, etas[e], centres, low, high, 1.0, gauss)
-            for m in range(exponents.shape[0]):
-                lx, ly, lz = exponents[m]
-                sign = 1.0 if (lx + ly + lz) % 2 == 0 else -1.0
-                value = 0.0  # sum_k slope_k g_k, both ends
-                moment = 0.0  # sum_k slope_k (r - Rs_k) g_k
-                for k in range(low, high):
-                    s = (slopes[i, m, e, k] * z[j] + sign * slopes[j, m, e, k] * z[i]) * gauss[k]
-                    value += s
-                    moment += s * (r - centres[k])
-                px, py, pz = _power(v[0], lx), _power(v[1], ly), _power(v[2], lz)
-                radial = px * py * pz * (dfc * value - 2.0 * etas[e] * fc * moment) / r
-                step_x = radial * v[0] + (fc * value * lx * _power(v[0], lx - 1) * py * pz if lx > 0 else 0.0)
-                step_y = radial * v[1] + (fc * value * ly * _power(v[1], ly - 1) * px * pz if ly > 0 else 0.0)
-                step_z = radial * v[2] + (fc * value * lz * _power(v[2], lz - 1) * px * py if lz > 0 else 0.0)
-                gradient[j, 0] += step_x
-                gradient[j, 1] += step_y
-                gradient[j, 2] += step_z
-                gradient[i, 0] -= step_x
-                gradient[i, 1] -= step_y
-                gradient[i, 2] -= step_z
-    return gradient

@@ -22,6 +22,16 @@ def inverse3(m):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def volume3(m):
+    """Volume of the cell with rows `m` (3, 3), by the triple product."""
+    total = 0.0
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        total += m[0, a] * (m[1, b] * m[2, c] - m[1, c] * m[2, b])
+    return abs(total)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def lattice_images(cell, cutoff):
     """(t, 3) lattice vectors, shortest first, that bring any displacement wrapped to |frac| <= 1/2 within `cutoff`.
 

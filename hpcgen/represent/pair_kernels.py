@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.represent.images import inverse3, lattice_images, reciprocal_half_space
+
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may be vectorised; NaN and infinity keep their meaning
 TAIL = 4.5  # Gaussians are cut where they have fallen to 4e-5
 FLAT = 0.6  # angstrom (scaled): 3/r stops growing below, so that an overlap cannot dominate the vector
@@ -41,6 +43,36 @@ class PairTables(NamedTuple):
     centres: NDArray[np.float64]
     width: float
     cutoff: float
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pair_tables(cell, n_atoms, centres, width, cutoff, wave_numbers, s_width, amplitude, damping):
+    """`PairTables` of a scaled cell (3, 3) with `n_atoms` atoms.
+
+    wave_numbers (s_bins,) are k_m, ascending; amplitude and damping (1/angstrom) are the A and the 6 of a_m.
+    """
+    inverse = inverse3(cell)
+    bins = len(wave_numbers)
+    miller = reciprocal_half_space(cell, wave_numbers[-1] + TAIL * s_width)
+    waves, weights = np.empty((len(miller), 3)), np.zeros((len(miller), bins))
+    first, last = np.zeros(len(miller), np.int64), np.zeros(len(miller), np.int64)
+    for g in range(len(miller)):
+        k2 = 0.0
+        for z in range(3):
+            h = inverse[z, 0] * miller[g, 0] + inverse[z, 1] * miller[g, 1] + inverse[z, 2] * miller[g, 2]
+            waves[g, z] = 2 * math.pi * h
+            k2 += waves[g, z] ** 2
+        k = math.sqrt(k2)
+        height = 2 * amplitude / n_atoms / k * math.exp(-k2 / damping**2)
+        for m in range(bins):
+            y = (k - wave_numbers[m]) / s_width
+            if abs(y) <= TAIL:
+                if last[g] == 0:
+                    first[g] = m
+                last[g] = m + 1
+                weights[g, m] = height * math.exp(-0.5 * y * y)
+    images = lattice_images(cell, cutoff)
+    return PairTables(cell, inverse, images, miller, waves, weights, first, last, centres, width, cutoff)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -117,6 +149,49 @@ def rdf_block(x, species, n_channels, tables, q, jt, jacobian):
                         e = factor * grad[z, k]
                         jt[3 * i + z, o + k] -= e
                         jt[3 * j + z, o + k] += e
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def own_images(tables):
+    """(rdf_bins,) sum_{T != 0} phi_k(|T|) over the images of one atom within the cutoff."""
+    images, centres, cutoff = tables.images, tables.centres, tables.cutoff
+    inv2 = 0.5 / tables.width**2
+    reach = TAIL * tables.width
+    out = np.zeros(len(centres))
+    for t in range(1, len(images)):  # the first is no translation at all
+        r2 = images[t, 0] ** 2 + images[t, 1] ** 2 + images[t, 2] ** 2
+        if r2 >= cutoff * cutoff:
+            break
+        r = max(math.sqrt(r2), CORE)
+        envelope = 0.5 * (1.0 + math.cos(math.pi * r / cutoff)) * 3.0 / max(r, FLAT)
+        for k in range(len(centres)):
+            y = r - centres[k]
+            if abs(y) <= reach:
+                out[k] += math.exp(-y * y * inv2) * envelope
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def self_terms(tables, counts, n_channels):
+    """(D,) what atoms and their own periodic images add to both blocks; counts (C,) atoms of each channel."""
+    rdf_bins, s_bins = len(tables.centres), tables.weights.shape[1]
+    pairs = n_channels * (n_channels + 1) // 2
+    total = 0.0
+    for c in range(n_channels):
+        total += counts[c]
+    rdf, s = own_images(tables), np.zeros(s_bins)
+    for g in range(len(tables.weights)):
+        for m in range(tables.first[g], tables.last[g]):
+            s[m] += tables.weights[g, m]
+    out = np.zeros(pairs * (rdf_bins + s_bins))
+    for c in range(n_channels):
+        share = math.sqrt(0.5) * counts[c] / total
+        pair = pair_index(c, c, n_channels)
+        for k in range(rdf_bins):
+            out[pair * rdf_bins + k] = share * rdf[k]
+        for m in range(s_bins):
+            out[pairs * rdf_bins + pair * s_bins + m] = share * s[m]
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)

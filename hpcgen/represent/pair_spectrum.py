@@ -4,29 +4,33 @@ Lengths are taken in a cell scaled to V/N = 2.5^3 cubic angstrom, so that the ve
 and the lattice alone carries the size. With channels c <= d (one-hot species), N atoms, s = sqrt(2) for c = d
 and 1 otherwise:
 
-    RDF   q_cd,k = (1/N) sum_{i<j,T} s phi_k(r),   phi_k = exp(-((r - r_k)/w)^2 / 2) (1 + cos(pi r/r_c))/2 3/max(r, 0.6)
-    S     q_cd,m = (1/N) sum_{G, half space} a_m(|G|) X_cd,   X_cc = (sqrt(2)/2) (|F_c|^2 - n_c),   X_cd = Re F_c F_d*
+    RDF   q_cd,k = (1/N) sum_{pairs} s phi_k(r),   phi_k = exp(-((r - r_k)/w)^2 / 2) (1 + cos(pi r/r_c))/2 3/max(r, 0.6)
+    S     q_cd,m = (1/N) sum_{G, half space} a_m(|G|) X_cd,   X_cc = (sqrt(2)/2) |F_c|^2,   X_cd = Re F_c F_d*
           a_m = (2 A/N)/|G| exp(-(|G|/6)^2) exp(-((|G| - k_m)/w_s)^2 / 2)
 
 with r_k from 0.75 to r_c - 0.35, k_m from 0.8 to 4.0 per angstrom, F_c = sum over atoms of c of exp(i G . x).
-Both blocks are (1/N) sum_{i<j} s Phi(x_j - x_i) of one function Phi on the lattice torus, which is what the grid
-annealing of `hpcgen.reconstruct` uses. Layout: [pair x rdf_bins], then [pair x s_bins].
+The pairs are those of one atom of the cell with every other atom of the crystal, each pair once: i < j with all
+translations T, and every atom with its own images, counted half because an image sees the same. Layout:
+[pair x rdf_bins], then [pair x s_bins].
 
-Invariant under rotation, translation, permutation of like atoms and choice of basis. An atom's terms with its
-own images, constants of the cell, are left out: one atom alone gives zeros, and a supercell another vector.
+Invariant under rotation, translation, permutation of like atoms, choice of basis, and supercells. The terms of
+atoms with their own images are constants of cell and composition (`PairSpectrum.self_terms`). Without them both
+blocks are (1/N) sum_{i<j} s Phi(x_j - x_i) of one function Phi on the lattice torus, which is what the kernels
+compute and what the grid annealing of `hpcgen.reconstruct` uses.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcgen.config import PairSpectrumConfig
 from hpcgen.crystal import Crystal, FloatArray
-from hpcgen.represent.images import inverse3, lattice_images, reciprocal_half_space
-from hpcgen.represent.pair_kernels import TAIL, PairTables, pair_spectrum
+from hpcgen.represent.batch import encode_each
+from hpcgen.represent.images import volume3
+from hpcgen.represent.pair_kernels import PairTables, pair_spectrum, pair_tables, self_terms
 
 SPACING = 2.5  # angstrom: cells are scaled to SPACING^3 per atom
 R_FIRST, R_MARGIN = 0.75, 0.35  # angstrom: first RDF centre, and the last one's distance from the cutoff
@@ -34,11 +38,14 @@ K_FIRST, K_LAST, K_DAMP = 0.8, 4.0, 6.0  # 1/angstrom: S centres and damping
 
 
 class PairSpectrum:
-    """The descriptor for one choice of bins.
+    """The descriptor for one choice of bins; a `hpcgen.represent.descriptor.Descriptor`.
 
     Args:
         config: bins, widths, amplitude and cutoff.
     """
+
+    name = "pair-spectrum"
+    invariances = ("rotation", "reflection", "translation", "permutation", "basis", "supercell", "scale")
 
     def __init__(self, config: PairSpectrumConfig) -> None:
         self.config = config
@@ -48,6 +55,11 @@ class PairSpectrum:
     def length(self, n_channels: int) -> int:
         """D: the number of components for `n_channels` species."""
         return n_channels * (n_channels + 1) // 2 * (self.config.rdf_bins + self.config.s_bins)
+
+    def blocks(self, n_channels: int) -> dict[str, slice]:
+        """`rdf` and `s`, where they are in the vector."""
+        split = n_channels * (n_channels + 1) // 2 * self.config.rdf_bins
+        return {"rdf": slice(0, split), "s": slice(split, self.length(n_channels))}
 
     def names(self, n_channels: int) -> list[str]:
         """(D,) names such as `rdf 0-1 2.55` (channels, centre in angstrom) and `s 0-1 1.42` (1/angstrom)."""
@@ -67,6 +79,14 @@ class PairSpectrum:
             ValueError: on channels that do not fit.
         """
         return self.evaluate(crystal.lattice, crystal.cart, species, n_channels, jacobian=False)[0]
+
+    def encode_batch(self, crystals: Sequence[Crystal], n_channels: int, threads: int = 1) -> FloatArray:
+        """(M, D) vectors of crystals, channels by `species_channels`; the same bits for any number of threads.
+
+        Raises:
+            ValueError: on a crystal with more elements than channels.
+        """
+        return encode_each(self.encode, crystals, n_channels, self.length(n_channels), threads)
 
     def evaluate(
         self, lattice: ArrayLike, cart: ArrayLike, species: ArrayLike, n_channels: int, *, jacobian: bool = True
@@ -89,7 +109,21 @@ class PairSpectrum:
         q = np.empty(self.length(n_channels))
         jt = np.empty((3 * len(x) if jacobian else 0, len(q)))
         pair_spectrum(np.ascontiguousarray(x * scale), channels, n_channels, tables, q, jt, jacobian)
+        q += self.self_terms(tables, np.bincount(channels, minlength=n_channels), n_channels)
         return q, jt.T * scale
+
+    def self_terms(self, tables: PairTables, counts: ArrayLike, n_channels: int) -> FloatArray:
+        """(D,) what atoms and their own periodic images add to the vector, wherever the atoms are.
+
+        An atom of channel c adds (1/2) sum_{T != 0} sqrt(2) phi_k(|T|) / N to the RDF of (c, c), and the 1 that
+        |F_c|^2 holds of it, (sqrt(2)/2) sum_G a_m / N, to the S.
+
+        Args:
+            tables: of the cell, made for as many atoms as `counts` adds up to.
+            counts: (C,) atoms of each channel.
+            n_channels: C.
+        """
+        return self_terms(tables, np.ascontiguousarray(counts, dtype=np.float64), n_channels)
 
     def prepare(self, lattice: ArrayLike, n_atoms: int) -> tuple[PairTables, float]:
         """Tables of a cell with `n_atoms` atoms, and the factor from angstrom to its scaled lengths.
@@ -97,39 +131,34 @@ class PairSpectrum:
         Raises:
             ValueError: if the cell has no volume.
         """
-        matrix = np.array(lattice, dtype=np.float64)
-        volume = abs(float(np.linalg.det(matrix)))
-        if matrix.shape != (3, 3) or not np.isfinite(volume) or volume < 1e-6:
-            raise ValueError(f"the cell has no volume ({volume:.3g} cubic angstrom)")
-        scale = SPACING / (volume / n_atoms) ** (1 / 3)
-        cell = matrix * scale
         config = self.config
-        inverse = inverse3(cell)
-        miller = reciprocal_half_space(cell, K_LAST + TAIL * config.s_width)
-        waves = (
-            2
-            * math.pi
-            * (miller[:, 0:1] * inverse[:, 0] + miller[:, 1:2] * inverse[:, 1] + miller[:, 2:] * inverse[:, 2])
-        )
-        k = np.sqrt((waves**2).sum(axis=1))
-        z = (k[:, None] - self.wave_numbers) / config.s_width
-        inside = np.abs(z) <= TAIL
-        amplitude = 2 * config.s_amplitude / n_atoms / k * np.exp(-((k / K_DAMP) ** 2))
-        first = inside.argmax(axis=1)
-        tables = PairTables(
-            cell=cell,
-            inverse=inverse,
-            images=lattice_images(cell, config.cutoff),
-            miller=miller,
-            waves=waves,
-            weights=np.where(inside, amplitude[:, None] * np.exp(-0.5 * z * z), 0.0),
-            first=first,
-            last=first + inside.sum(axis=1),
-            centres=self.centres,
-            width=config.rdf_width,
-            cutoff=config.cutoff,
+        cell, scale = scaled_cell(lattice, n_atoms)
+        tables = pair_tables(
+            cell,
+            n_atoms,
+            self.centres,
+            config.rdf_width,
+            config.cutoff,
+            self.wave_numbers,
+            config.s_width,
+            config.s_amplitude,
+            K_DAMP,
         )
         return tables, scale
+
+
+def scaled_cell(lattice: ArrayLike, n_atoms: int) -> tuple[FloatArray, float]:
+    """The (3, 3) cell scaled to `SPACING`^3 per atom, and the factor from angstrom to its lengths.
+
+    Raises:
+        ValueError: if the cell has no volume.
+    """
+    matrix = np.array(lattice, dtype=np.float64, order="C")
+    volume = float(volume3(matrix)) if matrix.shape == (3, 3) else 0.0
+    if not (1e-6 < volume < np.inf):
+        raise ValueError(f"the cell has no volume ({volume:.3g} cubic angstrom)")
+    scale = SPACING / (volume / n_atoms) ** (1 / 3)
+    return matrix * scale, scale
 
 
 def check_species(species: ArrayLike, n_channels: int, n_atoms: int) -> NDArray[np.int64]:

@@ -7,10 +7,11 @@ its own id, so the candidates are the same on any number of ranks.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from hpcgen import farm, provenance, store
 from hpcgen.errors import Failure, StoreError
-from hpcgen.family import Reconstructor, get_family
+from hpcgen.family import get_family
 from hpcgen.flow import Candidate, make_id, seed_of
 from hpcgen.stages.context import Balance, Context
 
@@ -42,7 +43,7 @@ def run(ctx: Context) -> Balance | None:
             samples.verify()
         reconstructor = get_family(family).reconstructor(samples.attrs, config)
         run_digest = config.identity(STAGE)
-        _warm_up(reconstructor, world)
+        warm_up_in_turn(reconstructor.warm_up, world)
 
         def work(index: int) -> Candidate | Failure:
             candidate_id = make_id(run_digest, STAGE, index)
@@ -51,7 +52,7 @@ def run(ctx: Context) -> Balance | None:
         def deliver(result: farm.FarmResult) -> Balance:
             balance = Balance.of(STAGE, result.tasks, result.records, result.failures)
             header = provenance.header(config, {path.name: samples.content_digest})
-            attrs = {"family": family, "balance": balance.to_json()}
+            attrs = {"family": family, "balance": balance.to_json(), **reconstructor.candidate_attrs()}
             result.write(ctx.path("candidates.h5"), header=header, attrs=attrs)
             return balance
 
@@ -70,10 +71,10 @@ def run(ctx: Context) -> Balance | None:
         )
 
 
-def _warm_up(reconstructor: Reconstructor, world: farm.World) -> None:
+def warm_up_in_turn(warm_up: Callable[[], None], world: farm.World) -> None:
     """Compile kernels outside the tasks; rank 0 first, so that the others find its work in the cache."""
     if world.rank == 0:
-        reconstructor.warm_up()
+        warm_up()
     world.barrier()
     if world.rank != 0:
-        reconstructor.warm_up()
+        warm_up()

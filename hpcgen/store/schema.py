@@ -29,6 +29,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.dataset": ("data", "dataset.h5"),
     "hpcgen.samples": ("sample", "samples.h5"),
     "hpcgen.candidates": ("reconstruct", "candidates.h5"),
+    "hpcgen.roundtrip": ("reconstruct --structures", "roundtrip.h5"),
     "hpcgen.survivors": ("screen", "survivors.h5"),
     "hpcgen.relaxed": ("relax", "relaxed-mlip.h5"),
     "hpcgen.stability": ("hull", "stability.h5"),
@@ -203,6 +204,7 @@ def type_name(dtype: str) -> str:
 for _type, _name in (
     (flow.Entry, "hpcgen.dataset"),
     (flow.Candidate, "hpcgen.candidates"),
+    (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
     (flow.Relaxation, "hpcgen.relaxed"),
     (flow.Stability, "hpcgen.stability"),

@@ -142,7 +142,8 @@ def test_a_file_is_enough_to_reconstruct(
     here = RepresentationFamily.reconstructor(family.sample_attrs(), config).reconstruct(samples[4], "0" * 16, 7)
     assert isinstance(from_file, Candidate)
     a, b = content(from_file), content(here)
-    assert all(np.array_equal(a[key], b[key]) for key in a)
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 def test_what_the_family_cannot_encode_is_named(family: RepresentationFamily) -> None:

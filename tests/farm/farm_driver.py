@@ -70,8 +70,22 @@ def main() -> None:
         n = index % 4 + 1
         crystal = Crystal(4 * np.eye(3) + rng.random((3, 3)), rng.random((n, 3)), rng.integers(1, 90, n))
         seconds = time.monotonic()  # volatile: differs from run to run
+        blocks = rng.random(2)
         return Candidate(
-            make_id("farm", "toy", index), crystal, identity, "toy", rng.random(), index, "budget", 1.0, "", seconds
+            make_id("farm", "toy", index),
+            crystal,
+            identity,
+            "toy",
+            rng.random(),
+            index,
+            "budget",
+            1.0,
+            repair="",
+            cell_strain=0.0,
+            symmetry="",
+            match_probability=1.0,
+            residual_blocks=blocks,
+            seconds=seconds,
         )
 
     def deliver(result: farm.FarmResult) -> int:

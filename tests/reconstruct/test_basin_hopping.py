@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hpcgen.config import BasinHoppingConfig, EadConfig
 from hpcgen.crystal import Crystal, to_structure
-from hpcgen.reconstruct.basin_hopping import CONVERGED, BasinHopping, _Objective
+from hpcgen.reconstruct.basin_hopping import CONVERGED, BasinHopping, accepted, importance
+from hpcgen.reconstruct.hopping_kernels import Problem, minimise, objective
 from hpcgen.represent.ead import EmbeddedAtomDensity
 
 EAD = EmbeddedAtomDensity(EadConfig(cutoff=6.0, eta=[1.0, 20.0], centres=60))
@@ -26,34 +29,94 @@ def random_crystal(seed: int, n: int = 4) -> Crystal:
     return Crystal(lattice, rng.random((n, 3)), rng.choice([8, 22, 38], n))
 
 
+def weighed(solver: BasinHopping, c: Crystal, target: np.ndarray, seed: int = 0) -> Problem:
+    """The problem with the weights that six random starts give it."""
+    problem = solver.problem(target, c.lattice, c.numbers)
+    starts = np.random.default_rng(seed).random((6, len(c), 3))
+    return problem._replace(importance=importance(solver.descriptor, problem, starts))
+
+
 @pytest.mark.parametrize("l_max", [0, 1, 3])
 def test_gradient_equals_finite_differences(l_max: int) -> None:
     descriptor = EmbeddedAtomDensity(EadConfig(cutoff=5.0, l_max=l_max, eta=[1.0, 9.0], centres=20))
     c, goal = random_crystal(0), random_crystal(1)
-    objective = _Objective(descriptor, descriptor.encode(goal), np.array(c.lattice), c.numbers.astype(np.float64))
-    loss, residual, gradient = objective(c.frac[None])
+    target = descriptor.encode(goal)
+    problem = weighed(BasinHopping(descriptor, SETTINGS), c, target)
+    gradient, unused = np.empty((len(c), 3)), np.empty((len(c), 3))
+    loss, square = objective(c.frac, problem, gradient)
     expected = np.zeros((len(c), 3))
     inverse, h = np.linalg.inv(c.lattice), 1e-6
     for i, a in np.ndindex(expected.shape):
         step = np.zeros((len(c), 3))
         step[i, a] = h
-        up, down = ((c.frac + s @ inverse)[None] for s in (step, -step))
-        expected[i, a] = (objective(up)[0][0] - objective(down)[0][0]) / (2 * h)
-    np.testing.assert_allclose(gradient[0], expected, atol=1e-6 * np.abs(expected).max())
-    assert np.abs(gradient[0].sum(0)).max() < 1e-9 * np.abs(gradient).max()  # a translation changes nothing
-    found, target = descriptor.encode(c), descriptor.encode(goal)
-    assert loss[0] == pytest.approx(np.abs(found - target).sum() / np.abs(target).sum())
-    assert residual[0] == pytest.approx(np.linalg.norm(found - target) / np.linalg.norm(target))
+        up, down = (objective(c.frac + s @ inverse, problem, unused)[0] for s in (step, -step))
+        expected[i, a] = (up - down) / (2 * h)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6 * np.abs(expected).max())
+    assert np.abs(gradient.sum(0)).max() < 1e-9 * np.abs(gradient).max()  # a translation changes nothing
+    off = descriptor.encode(c) - target
+    i, j, r = neighbor_list(
+        "ijd", Atoms(numbers=c.numbers, cell=c.lattice, scaled_positions=c.frac, pbc=True), target[-1]
+    )
+    lacking = (target[-1] - r[i < j]).sum()  # of every pair that is closer than the target's closest
+    misses = np.append(np.abs(off[:-1]), max(off[-1], lacking))
+    assert loss == pytest.approx(problem.importance @ misses)
+    assert square == pytest.approx(off @ off)
 
 
-def test_trials_of_a_batch_do_not_influence_each_other() -> None:
+def test_importance_measures_each_component_in_its_deviation_at_random_and_wide_gaussians_lead() -> None:
     c = random_crystal(2)
-    objective = _Objective(EAD, EAD.encode(c), np.array(c.lattice), c.numbers.astype(np.float64))
-    batch = np.random.default_rng(0).random((3, len(c), 3))
-    together = objective(batch)
+    solver = BasinHopping(EAD, SETTINGS)
+    problem = solver.problem(EAD.encode(c), c.lattice, c.numbers)
+    starts = np.random.default_rng(0).random((6, len(c), 3))
+    weight = importance(EAD, problem, starts)
+    deviation = np.mean([np.abs(EAD.vector(problem.cell, x, problem.z) - problem.target) for x in starts], axis=0)
+    assert (weight > 0).all()
+    wide = np.zeros(EAD.length(), dtype=bool)
+    wide[np.r_[0:60, 120:180]] = True  # eta 1 of the maxima and of the minima
+    narrow = ~wide
+    narrow[-1] = False
+    for part, factor in ((wide, 1.0), (narrow, 1 / 20)):
+        large = part & (deviation > 0.5 * deviation[part].max())
+        products = weight[large] * deviation[large] / factor
+        assert products.max() < 1.1 * products.min()  # equal, but for the floor
+    with_one_element_changed = problem._replace(target=problem.target * 1e6)
+    ratio = importance(EAD, with_one_element_changed, starts)[wide] / weight[wide]
+    assert (ratio < 1e-4).all()  # no unit of its own
+
+
+def test_a_trial_does_not_depend_on_the_trials_beside_it() -> None:
+    c = random_crystal(2)
+    problem = weighed(BasinHopping(EAD, SETTINGS), c, EAD.encode(c))
+    starts = np.random.default_rng(0).random((3, len(c), 3))
+    *together, work = minimise(starts, problem, 20, 0.1, 0.0)
+    assert work == 3 * 20
     for t in range(3):
-        for all_, one in zip(together, objective(batch[t : t + 1]), strict=True):
+        for all_, one in zip(together, minimise(starts[t : t + 1], problem, 20, 0.1, 0.0)[:3], strict=True):
             assert (all_[t] == one[0]).all()
+
+
+def test_minimising_lowers_the_loss_and_keeps_the_best_point_with_its_own_loss() -> None:
+    c = random_crystal(2)
+    problem = weighed(BasinHopping(EAD, SETTINGS), c, EAD.encode(c))
+    starts = np.random.default_rng(1).random((2, len(c), 3))
+    before = [objective(x, problem, np.empty((len(c), 3)))[0] for x in starts]
+    frac, loss, residual, _ = minimise(starts, problem, 60, 0.1, 0.0)
+    assert (loss < np.array(before)).all()
+    for t in range(2):
+        again, square = objective(frac[t], problem, np.empty((len(c), 3)))
+        assert again == loss[t]
+        assert np.sqrt(square) / np.linalg.norm(problem.target) == pytest.approx(residual[t], rel=1e-12)
+
+
+def test_acceptance_is_the_metropolis_rule() -> None:
+    luck = np.random.default_rng(0).random(100_000)
+    before = np.full(len(luck), 2.0)
+    assert accepted(before - 1e-9, before, 0.1, np.full(len(luck), 1 - 1e-16)).all()  # lower: always
+    for rise, temperature in ((0.2, 0.1), (0.1, 0.1), (1.0, 0.5)):
+        share = accepted(before + rise, before, temperature, luck).mean()
+        assert share == pytest.approx(np.exp(-rise / (temperature * 2.0)), abs=0.01)
+    assert not accepted(before + 1e6, before, 0.1, luck + 1e-9).any()
+    assert not accepted(np.ones(1), np.zeros(1), 0.1, np.full(1, 0.5)).any()  # nothing is worse than a perfect point
 
 
 def test_finds_a_perovskite_and_reports_its_own_residual() -> None:
@@ -67,6 +130,9 @@ def test_finds_a_perovskite_and_reports_its_own_residual() -> None:
     assert 0 < solution.confidence <= 1
     achieved = np.linalg.norm(EAD.encode(found) - target) / np.linalg.norm(target)
     assert achieved == pytest.approx(solution.residual, rel=1e-6)
+    assert list(solution.blocks) == ["max", "min", "distance"]
+    assert np.linalg.norm(list(solution.blocks.values())) == pytest.approx(solution.residual)
+    assert solution.trace[-1].tolist() == [solution.iterations, pytest.approx(solution.residual, rel=1e-6)]
 
 
 def test_the_best_positions_are_kept_with_their_loss_when_the_budget_ends() -> None:
@@ -82,6 +148,7 @@ def test_the_best_positions_are_kept_with_their_loss_when_the_budget_ends() -> N
         assert solution.iterations == 6 * hops * 15
         assert (solution.frac >= 0).all()
         assert (solution.frac < 1).all()
+        assert solution.trace[:, 0].tolist() == [6 * 15 * (k + 1) for k in range(hops)]
         residuals.append(np.abs(achieved - target).sum())
     assert residuals[1] <= residuals[0]  # the same first hop, then at least as good
 
@@ -113,7 +180,48 @@ def test_one_atom_has_nowhere_to_go() -> None:
     assert solution.residual == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("target", "message"), [(np.ones(7), "shape"), (np.full(241, np.nan), "not finite")])
-def test_targets_that_cannot_be_met_are_errors(target: np.ndarray, message: str) -> None:
+def test_a_batch_has_the_bits_of_its_members_for_any_number_of_threads() -> None:
+    settings = SETTINGS.model_copy(update={"hops": 2, "iterations": 8})
+    solver = BasinHopping(EAD, settings)
+    crystals = [random_crystal(k, 2 + k % 3) for k in range(5)]
+    task = [[EAD.encode(c) for c in crystals], [c.lattice for c in crystals], [c.numbers for c in crystals], range(5)]
+    alone = [solver.solve(*arguments) for arguments in zip(*task, strict=True)]
+    for threads in (1, 3):
+        for one, other in zip(alone, solver.solve_batch(*task, threads=threads), strict=True):
+            assert (one.frac == other.frac).all()
+            assert (one.trace == other.trace).all()
+            assert (one.residual, one.iterations, one.blocks) == (other.residual, other.iterations, other.blocks)
+    with pytest.raises(ValueError, match="at least one thread"):
+        solver.solve_batch(*task, threads=0)
+    with pytest.raises(ValueError, match="shape"):
+        solver.solve_batch([*task[0][:4], np.ones(3)], *task[1:])
+
+
+def test_costs_grow_with_atoms_and_with_density() -> None:
+    solver = BasinHopping(EAD, SETTINGS)
+    n, volume = np.array([2.0, 4.0, 4.0, 20.0]), np.array([40.0, 80.0, 40.0, 400.0])
+    cost = solver.costs(n, np.ones(4), volume)
+    assert (np.diff(cost) > 0).all()
+    doubled = BasinHopping(EAD, SETTINGS.model_copy(update={"hops": 2 * SETTINGS.hops}))
+    np.testing.assert_allclose(doubled.costs(n, np.ones(4), volume), 2 * cost)
+
+
+FLAT = [[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": np.ones(7)}, "shape"),
+        ({"target": np.full(241, np.nan)}, "not finite"),
+        ({"lattice": FLAT}, "no volume"),
+        ({"lattice": np.zeros((3, 3))}, "no volume"),
+        ({"lattice": np.full((3, 3), np.inf)}, "finite"),
+        ({"numbers": []}, "atomic numbers"),
+        ({"numbers": [0, 8]}, "atomic numbers"),
+    ],
+)
+def test_targets_that_cannot_be_met_are_errors(change: dict[str, object], message: str) -> None:
+    task = {"target": np.ones(241), "lattice": PEROVSKITE.lattice, "numbers": PEROVSKITE.numbers} | change
     with pytest.raises(ValueError, match=message):
-        BasinHopping(EAD, SETTINGS).solve(target, PEROVSKITE.lattice, PEROVSKITE.numbers, seed=0)
+        BasinHopping(EAD, SETTINGS).solve(**task, seed=0)

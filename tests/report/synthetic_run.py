@@ -95,6 +95,10 @@ def make_run(folder: Path, *, hostile: bool = False, relaxed: int | None = None,
             stop_reason="converged",
             confidence=1.0,
             repair="",
+            cell_strain=0.0,
+            symmetry="",
+            match_probability=0.9,
+            residual_blocks=np.array([0.01, 0.0]),
             seconds=0.1,
         )
         for i, c in enumerate(crystals)

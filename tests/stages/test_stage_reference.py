@@ -33,7 +33,10 @@ def context(folder: Path, **hull) -> Context:
 def fill(folder: Path) -> None:
     """One survivor, Mg-O; training structures in and outside its system, one in the test split, one that is broken."""
     crystal = rocksalt(4.3, 12, 8)
-    one = Candidate(make_id("t", "c", 0), crystal, make_id("t", "s", 0), "x", 0.01, 1, "converged", 1.0, "", 0.1)
+    none = np.zeros(1)
+    one = Candidate(
+        make_id("t", "c", 0), crystal, make_id("t", "s", 0), "x", 0.01, 1, "converged", 1.0, "", 0, "", 1, none, 0.1
+    )
     survivor = Survivor(make_id("t", "v", 0), one.id, True, "", "MgO", 225, 2.0, 3.0, True, "", True)
     fused = Crystal(np.eye(3) * 4, np.array([[0, 0, 0], [0.05, 0, 0]]), np.array([12, 8]))
     entries = [

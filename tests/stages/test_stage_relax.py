@@ -48,6 +48,10 @@ def candidate(index: int, crystal: Crystal) -> Candidate:
         "converged",
         1.0,
         "",
+        0.0,
+        "",
+        0.9,
+        np.array([0.01, 0.0]),
         0.1,
     )
 

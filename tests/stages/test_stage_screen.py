@@ -30,6 +30,10 @@ def candidate(index: int, crystal: Crystal, residual: float = 0.01) -> flow.Cand
         stop_reason="converged",
         confidence=1.0,
         repair="",
+        cell_strain=0.0,
+        symmetry="",
+        match_probability=0.9,
+        residual_blocks=np.array([0.01, 0.0]),
         seconds=0.1,
     )
 
