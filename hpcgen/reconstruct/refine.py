@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from hpcgen.config import ReconstructConfig
 from hpcgen.crystal import Crystal, FloatArray
@@ -100,6 +101,12 @@ class Refiner:
             solution: of the solver, in that cell.
             noise_floor: relative residual that is noise in any case: nothing is concluded from smaller ones.
         """
+        with threadpool_limits(1, user_api="blas"):  # its bits depend on its threads
+            return self._refine(target, lattice, numbers, solution, noise_floor)
+
+    def _refine(
+        self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike, solution: Solution, noise_floor: float
+    ) -> Refined:
         goal, cell = np.array(target, dtype=np.float64), np.array(lattice, dtype=np.float64)
         if self.descriptor.name == "ead":
             return Refined(cell, solution.frac, solution.residual, solution.blocks, 0, 0.0, "")
