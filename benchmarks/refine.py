@@ -16,8 +16,10 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from calibrate_residual import read
 
 from hpcgen.config import ReconstructConfig, RepresentationConfig
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.05, help="relative noise on every component")
     parser.add_argument("--lattice-noise", type=float, default=0.01, help="relative noise on the lengths")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of `representation`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of `representation`")
     args = parser.parse_args()
 
     descriptor = make_descriptor(representation(args.set))
@@ -74,11 +76,11 @@ def main() -> None:
 
 def representation(overrides: list[str]) -> RepresentationConfig:
     """The section `representation` with its overrides."""
-    tree: dict[str, dict[str, object]] = {}
+    tree: dict[str, Any] = {}
     for text in overrides:
         path, _, value = text.partition("=")
-        section, _, key = path.partition(".")
-        tree.setdefault(section, {})[key] = json.loads(value)
+        section, _, key = path.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = yaml.safe_load(value)
     return RepresentationConfig.model_validate(tree)
 
 

@@ -14,7 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.pair_kernels import CORE, FAST, FLAT, PairTables
+from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.represent.pair_kernels import CORE, FLAT, PairTables
 
 DIVISIONS = np.array([4, 6, 8, 12, 16, 18, 24, 30, 36, 48, 60, 72])
 """Grid divisions allowed: many divisors, so that halves, thirds and quarters of the cell lie on the grid."""
@@ -79,7 +80,7 @@ def _radial_table(centres: FloatArray, width: float, cutoff: float) -> NDArray[n
     return (np.exp(-0.5 * ((r - centres) / width) ** 2) * envelope).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def _half_grid(shape):
     """One of each pair of points +-g: (p, 3) points, and for every grid point the row that stands for it."""
     n1, n2, n3 = shape
@@ -100,7 +101,7 @@ def _half_grid(shape):
     return points[:m].copy(), half
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _pair_function(points, shape, period, tables, radial):
     """(p, rdf_bins + s_bins) Phi at grid points: sum_T phi_k(|d + T|) and sum_{G half} a_m(|G|) cos(G . d)."""
     cell, images, miller = tables.cell, tables.images, tables.miller
@@ -142,7 +143,15 @@ def _pair_function(points, shape, period, tables, radial):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
+def _dot(a, b):
+    total = 0.0
+    for d in range(len(a)):
+        total += a[d] * b[d]
+    return total
+
+
+@njit(**FAST)
 def _row_basis(rows, error):
     """(D, K) orthonormal basis of the rows (p, D), by Gram-Schmidt with the largest remainder as the next pivot.
 
@@ -152,8 +161,8 @@ def _row_basis(rows, error):
     count, size = rows.shape
     remainder = np.empty(count)
     for p in range(count):
-        remainder[p] = np.sum(rows[p] * rows[p])
-    floor = error * error * np.mean(remainder)
+        remainder[p] = _dot(rows[p], rows[p])
+    floor = error * error * _dot(remainder, np.ones(count)) / count
     basis = np.zeros((size + 8, size))
     k = 0
     while k < size:
@@ -163,21 +172,18 @@ def _row_basis(rows, error):
         v = rows[pivot].copy()
         for _ in range(2):  # twice is enough
             for b in range(k):
-                v -= np.sum(basis[b] * v) * basis[b]
-        norm = math.sqrt(np.sum(v * v))
+                v -= _dot(basis[b], v) * basis[b]
+        norm = math.sqrt(_dot(v, v))
         if norm * norm <= 1e-3 * floor:
             break
         basis[k] = v / norm
         for p in range(count):
-            overlap = 0.0
-            for d in range(size):
-                overlap += rows[p, d] * basis[k, d]
-            remainder[p] -= overlap * overlap
+            remainder[p] -= _dot(rows[p], basis[k]) ** 2
         k += 1
     return basis[: max(8, (k + 7) // 8 * 8)].T.copy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _project(rows, basis):
     """rows @ basis, without BLAS, whose results depend on its threads."""
     out = np.zeros((len(rows), basis.shape[1]))
@@ -188,7 +194,7 @@ def _project(rows, basis):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def _expand(rows, half):
     """The table of all grid points, float32, from that of one of each pair."""
     out = np.empty((len(half), rows.shape[1]), np.float32)

@@ -9,8 +9,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hpcgen.crystal import FloatArray
+from hpcgen.represent.compiled import FAST
 from hpcgen.represent.ead_gradient import pull_back
-from hpcgen.represent.ead_kernels import OPTIONS, Cell, brackets, densities, displacement
+from hpcgen.represent.ead_kernels import Cell, brackets, densities, displacement
 from hpcgen.represent.ead_tables import RadialTables
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-12  # Adam's usual constants, without a floor that the small loss would feel
@@ -38,7 +39,7 @@ class Problem(NamedTuple):
     tables: RadialTables
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def keep_apart(frac, cell, distance, weight, gradient):  # pragma: no cover - compiled
     """Sum over pairs of what each lacks of `distance`; adds `weight` times its derivative to gradient (n, 3).
 
@@ -62,7 +63,7 @@ def keep_apart(frac, cell, distance, weight, gradient):  # pragma: no cover - co
     return total
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def objective(frac, problem, gradient):  # pragma: no cover - compiled
     """Loss sum_k importance_k |q_k - target_k| and squared distance sum_k (q_k - target_k)^2 at `frac` (n, 3).
 
@@ -112,7 +113,7 @@ def objective(frac, problem, gradient):  # pragma: no cover - compiled
     return loss, square
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def minimise(frac, problem, iterations, learning_rate, enough):  # pragma: no cover - compiled
     """Adam from all positions `frac` (T, n, 3) side by side, ended once a trial's residual is at most `enough`.
 

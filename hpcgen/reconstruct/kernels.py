@@ -11,10 +11,10 @@ import numpy as np
 from numba import njit
 
 from hpcgen.reconstruct.streams import heat_bath, uniform
-from hpcgen.represent.pair_kernels import FAST
+from hpcgen.represent.compiled import EXACT, FAST
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _add_field(field, phi, where, sign):
     """field(g) += sign * phi(g - where) on the torus, for every grid point; field and phi (n1, n2, n3, K)."""
     n1, n2, n3, size = phi.shape
@@ -32,7 +32,7 @@ def _add_field(field, phi, where, sign):
                     to[k] += sign * add[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _losses(field, phi, where, s, offset, weight, loss):
     """Loss of every position of one atom of channel s now at `where`, all others fixed.
 
@@ -63,7 +63,7 @@ def _losses(field, phi, where, s, offset, weight, loss):
                 loss[base + c] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def _residual(field, phi, x, species, target, residual):
     """q - target of every pair of channels from the fields, into residual (C, C, K); returns the loss."""
     channels = field.shape[0]
@@ -86,7 +86,7 @@ def _residual(field, phi, x, species, target, residual):
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _try_swap(i, j, field, phi, x, species, residual, total, temperature, state):
     """Metropolis exchange of two atoms of different channels; returns the change of the loss, 0 if rejected."""
     channels, size = field.shape[0], phi.shape[3]
@@ -137,7 +137,7 @@ def _try_swap(i, j, field, phi, x, species, residual, total, temperature, state)
     return change
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state):
     """Heat-bath annealing of atoms on a grid; x (n, 3) int64 holds the best positions afterwards.
 

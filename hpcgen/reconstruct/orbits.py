@@ -13,13 +13,13 @@ from numba import njit
 
 from hpcgen.reconstruct.groups import orbits, random_group, split_into_orbits
 from hpcgen.reconstruct.streams import heat_bath, uniform
-from hpcgen.represent.pair_kernels import FAST
+from hpcgen.represent.compiled import EXACT, FAST
 
 DRAWS = 20  # groups and splittings drawn before a symmetric start is given up
 MOST_ORBITS = 0.75  # of the number of atoms: more is hardly a symmetry
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _own_images(phi, members, sizes):
     """(r, K) sum of phi from the first point of each orbit to its others."""
     n1, n2, n3, size = phi.shape
@@ -36,7 +36,7 @@ def _own_images(phi, members, sizes):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _add_orbit(field, phi, members, orbit, size, sign):
     """field(r) += sign * sum of phi(r - v) over the points v of an orbit, for the first point r of every orbit."""
     n1, n2, n3, bins = phi.shape
@@ -51,7 +51,7 @@ def _add_orbit(field, phi, members, orbit, size, sign):
                 to[k] += sign * row[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _shift(residual, field, own, s, at, weight, n):
     """residual += weight * (what an orbit of channel s at `at` adds); symmetric in the channels. `weight` has sign."""
     for d in range(len(residual)):
@@ -65,7 +65,7 @@ def _shift(residual, field, own, s, at, weight, n):
                 residual[d, s, k] = residual[s, d, k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _orbit_losses(field, own, residual, s, first, last, weight, n, loss):
     """Loss of the terms of channel s for every orbit first <= r < last as the place of an orbit of that channel."""
     for r in range(first, last):
@@ -85,7 +85,7 @@ def _orbit_losses(field, own, residual, s, first, last, weight, n, loss):
         loss[r - first] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def _total(residual):
     """Sum of squares over unordered pairs of channels."""
     total = 0.0
@@ -96,7 +96,7 @@ def _total(residual):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def anneal_orbits(phi, members, sizes, channel, size, target, sweeps, t_hot, t_cold, greedy, state):
     """Heat bath over the places of orbits, as `kernels.anneal` does it over those of atoms.
 
@@ -161,7 +161,7 @@ def anneal_orbits(phi, members, sizes, channel, size, target, sweeps, t_hot, t_c
     return best_at, best, done
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def symmetric_start(phi, matrices, orders, species, target, sweeps, t_hot, t_cold, greedy, state):
     """Grid positions annealed under a random group.
 

@@ -7,13 +7,14 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.pair_kernels import FAST, pair_spectrum
+from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.represent.pair_kernels import pair_spectrum
 
 MAX_STEP = 0.4  # angstrom (scaled): longest step of an atom in one iteration
 SLOW = 6  # iterations in a row that gain less than 3 %: the polish has stalled
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _normal_equations(jt, r, species, n_channels, split, bins, hessian, gradient):
     """J^T J and J^T r, skipping the components that an atom's channel does not touch.
 
@@ -47,7 +48,7 @@ def _normal_equations(jt, r, species, n_channels, split, bins, hessian, gradient
             pair += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _solve_cholesky(lower, b):
     """Solve A x = b in place for a positive definite A given by its lower triangle; no LAPACK. False if it is not."""
     n = len(b)
@@ -73,7 +74,7 @@ def _solve_cholesky(lower, b):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def polish(x, species, n_channels, tables, target, iterations, enough):
     """Minimise |q(x) - target|^2 over scaled Cartesian positions (Marquardt's damping, steps capped).
 

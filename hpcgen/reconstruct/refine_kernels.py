@@ -7,12 +7,12 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.pair_kernels import FAST
+from hpcgen.represent.compiled import EXACT, FAST
 
 DEPENDENT = 1e-6  # a column of a projector that keeps less than this of its length depends on those before
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def normal_equations(jt, r):
     """J^T J (p, p), lower triangle, and J^T r (p,) of a transposed Jacobian jt (p, D) and residuals r (D,)."""
     size, length = jt.shape
@@ -30,7 +30,7 @@ def normal_equations(jt, r):
     return hessian, gradient
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def combine(directions, jt):
     """directions^T jt: (m, D) derivatives along the m columns of `directions` (p, m)."""
     size, count = directions.shape
@@ -43,7 +43,7 @@ def combine(directions, jt):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def column_space(projector):
     """(p, m) orthonormal columns that span those of `projector` (p, q), by Gram-Schmidt in their order."""
     size, count = projector.shape

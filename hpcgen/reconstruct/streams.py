@@ -7,10 +7,12 @@ import math
 import numpy as np
 from numba import njit
 
+from hpcgen.represent.compiled import EXACT
+
 NEGLIGIBLE = 16.0  # positions whose Boltzmann weight is below exp(-16) of the best are left out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def uniform(state):
     """Next number in [0, 1) of the splitmix64 stream (Steele, Lea and Flood 2014) in `state` (1,) uint64."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -21,7 +23,7 @@ def uniform(state):
     return np.float64(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def heat_bath(loss, inverse_temperature, state):
     """Index drawn with probability proportional to exp(-loss * inverse_temperature)."""
     best = int(np.argmin(loss))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.ead_kernels import OPTIONS, brackets, displacement, distances, power
+from hpcgen.represent.compiled import FAST
+from hpcgen.represent.ead_kernels import brackets, displacement, distances, power
 from hpcgen.represent.ead_tables import POWERS
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _narrow(row, starts):  # pragma: no cover - compiled
     """Add each wider level's polynomials to those of the narrower: the transposed operation of `_widen`."""
     for level in range(starts.shape[0] - 2, 0, -1):
@@ -47,7 +48,7 @@ def _narrow(row, starts):  # pragma: no cover - compiled
             r[7] += c7
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def potentials(slopes, tables):  # pragma: no cover - compiled
     """(n, M, bins, POWERS) polynomials whose sums over an atom's pairs have the derivatives `slopes` (n, M, E, K).
 
@@ -75,7 +76,7 @@ def potentials(slopes, tables):  # pragma: no cover - compiled
     return out
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _values(u, limit, polynomials, out):  # pragma: no cover - compiled
     """out[q] = value at the distances u (in bins), 0 beyond the limit."""
     for q in range(u.shape[0]):
@@ -87,7 +88,7 @@ def _values(u, limit, polynomials, out):  # pragma: no cover - compiled
             out[q] = ((((((c[7] * x + c[6]) * x + c[5]) * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _derivatives(u, limit, polynomials, out):  # pragma: no cover - compiled
     """out[q] = derivative by x at the distances u (in bins), 0 beyond the limit."""
     for q in range(u.shape[0]):
@@ -100,7 +101,7 @@ def _derivatives(u, limit, polynomials, out):  # pragma: no cover - compiled
             out[q] = (s * x + 2.0 * c[2]) * x + c[1]
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def pull_back(frac, cell, z, slopes, exponents, tables):  # pragma: no cover - compiled
     """(n, 3) gradient with respect to Cartesian positions of a loss whose derivative by the inner sums is `slopes`.
 
@@ -153,7 +154,7 @@ def pull_back(frac, cell, z, slopes, exponents, tables):  # pragma: no cover - c
     return gradient
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def jacobian_of(frac, cell, z, chosen, closest, exponents, weights, tables):  # pragma: no cover - compiled
     """(D, 3n) derivative of the pooled vector by Cartesian positions.
 

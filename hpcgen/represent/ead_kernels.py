@@ -7,21 +7,15 @@ Shapes: n atoms, t lattice vectors, M monomials, E widths, K centres, and B numb
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from hpcgen.crystal import FloatArray
+from hpcgen.represent.compiled import FAST
 from hpcgen.represent.ead_tables import POWERS
 from hpcgen.represent.images import inverse3, lattice_images
-
-OPTIONS: Any = {  # of njit, whose overloads are too narrow for a dictionary
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},  # lets sums be vectorised; still the same on every rank and thread
-}
 
 
 class Cell(NamedTuple):
@@ -62,7 +56,7 @@ def displacement(frac, lattice, i, j, out):  # pragma: no cover - compiled
     return math.sqrt(out[0] * out[0] + out[1] * out[1] + out[2] * out[2])
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def distances(d, images, scale, out):  # pragma: no cover - compiled
     """out[q] = scale * |d + T_q| for as many lattice vectors as `out` is long."""
     x, y, z = images
@@ -71,7 +65,7 @@ def distances(d, images, scale, out):  # pragma: no cover - compiled
         out[q] = scale * math.sqrt(dx * dx + dy * dy + dz * dz)
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _deposit(u, limit, weight, out):  # pragma: no cover - compiled
     """out[bin, d] += weight x^d of every distance u (in bins) below the limit; weight is (1,) or (len(u),)."""
     every = weight.shape[0] > 1
@@ -93,7 +87,7 @@ def _deposit(u, limit, weight, out):  # pragma: no cover - compiled
             row[7] += w * (x4 * (x2 * x))
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _deposit_all(d, images, exponents, u, limit, weights, out):  # pragma: no cover - compiled
     """Moments of one displacement and all lattice vectors, for every monomial: out (M, bins, POWERS)."""
     _deposit(u, limit, np.ones(1), out[0])
@@ -106,7 +100,7 @@ def _deposit_all(d, images, exponents, u, limit, weights, out):  # pragma: no co
         _deposit(u, limit, weights[: u.shape[0]], out[m])
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def prepare(lattice, exponents, tables):  # pragma: no cover - compiled
     """The `Cell` of a lattice (3, 3)."""
     images = lattice_images(lattice, tables.cutoff)
@@ -120,7 +114,7 @@ def prepare(lattice, exponents, tables):  # pragma: no cover - compiled
     return Cell(lattice, inverse3(lattice), images.T.copy(), lengths, own)
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def moments(frac, cell, z, exponents, tables, closest):  # pragma: no cover - compiled
     """(n, M, B) moments of every atom's surroundings, weighted with `z`, at all levels.
 
@@ -164,7 +158,7 @@ def moments(frac, cell, z, exponents, tables, closest):  # pragma: no cover - co
     return out
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def _widen(row, starts):  # pragma: no cover - compiled
     """Fill the wider levels of one row of moments from the narrowest.
 
@@ -190,7 +184,7 @@ def _widen(row, starts):  # pragma: no cover - compiled
             out[7] = (e7 + 7 * o6 + 21 * e5 + 35 * o4 + 35 * e3 + 21 * o2 + 7 * e1 + o0) / 128
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def inner_sums(rows, tables):  # pragma: no cover - compiled
     """(n, M, E, K): sum_j Z_j x^lx y^ly z^lz exp(-eta (r - Rs)^2) fc(r) from the moments (n, M, B)."""
     n, n_monomials, size = rows.shape
@@ -217,7 +211,7 @@ def inner_sums(rows, tables):  # pragma: no cover - compiled
     return out.reshape(n, n_monomials, n_etas, n_centres)
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def densities(sums, exponents, weights):  # pragma: no cover - compiled
     """(n, l_max+1, E, K) rho from the inner sums."""
     n, n_monomials, n_etas, n_centres = sums.shape
@@ -231,7 +225,7 @@ def densities(sums, exponents, weights):  # pragma: no cover - compiled
     return rho
 
 
-@njit(**OPTIONS)
+@njit(**FAST)
 def brackets(frac, cell, z, exponents, tables, closest):  # pragma: no cover - compiled
     """(n, M, E, K) the brackets of the definition, before they are squared; closest (6,) as in `moments`."""
     return inner_sums(moments(frac, cell, z, exponents, tables, closest), tables)

@@ -7,8 +7,10 @@ import math
 import numpy as np
 from numba import njit
 
+from hpcgen.represent.compiled import EXACT
 
-@njit(cache=True, nogil=True, error_model="numpy")
+
+@njit(**EXACT)
 def inverse3(m):
     """(3, 3) inverse by cofactors: no LAPACK, so the same bits under any number of threads."""
     out = np.empty((3, 3))
@@ -21,7 +23,7 @@ def inverse3(m):
     return out / det
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def volume3(m):
     """Volume of the cell with rows `m` (3, 3), by the triple product."""
     total = 0.0
@@ -31,7 +33,7 @@ def volume3(m):
     return abs(total)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def lattice_images(cell, cutoff):
     """(t, 3) lattice vectors, shortest first, that bring any displacement wrapped to |frac| <= 1/2 within `cutoff`.
 
@@ -65,7 +67,7 @@ def lattice_images(cell, cutoff):
     return out[:m][np.argsort(square[:m], kind="mergesort")].copy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def reciprocal_half_space(cell, k_max):
     """(g, 3) Miller indices of one of each pair +-G of the reciprocal lattice vectors with 0 < |G| < k_max.
 

@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.represent.compiled import EXACT, FAST
 from hpcgen.represent.images import inverse3, lattice_images, reciprocal_half_space
 
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may be vectorised; NaN and infinity keep their meaning
 TAIL = 4.5  # Gaussians are cut where they have fallen to 4e-5
 FLAT = 0.6  # angstrom (scaled): 3/r stops growing below, so that an overlap cannot dominate the vector
 CORE = 0.3  # angstrom (scaled): closer pairs count as this close
@@ -45,7 +45,7 @@ class PairTables(NamedTuple):
     cutoff: float
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def pair_tables(cell, n_atoms, centres, width, cutoff, wave_numbers, s_width, amplitude, damping):
     """`PairTables` of a scaled cell (3, 3) with `n_atoms` atoms.
 
@@ -75,7 +75,7 @@ def pair_tables(cell, n_atoms, centres, width, cutoff, wave_numbers, s_width, am
     return PairTables(cell, inverse, images, miller, waves, weights, first, last, centres, width, cutoff)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def pair_index(c, d, n_channels):
     """Position of the unordered pair (c, d) in the order (0,0), (0,1), ..., (1,1), ..."""
     if c > d:
@@ -83,7 +83,7 @@ def pair_index(c, d, n_channels):
     return c * n_channels - c * (c - 1) // 2 + d - c
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def rdf_block(x, species, n_channels, tables, q, jt, jacobian):
     """Add (1/N) sum_{i<j,T} s_cd phi_k(r) to q (D,) and its derivative to jt (3n, D)."""
     n = len(x)
@@ -151,7 +151,7 @@ def rdf_block(x, species, n_channels, tables, q, jt, jacobian):
                         jt[3 * j + z, o + k] += e
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def own_images(tables):
     """(rdf_bins,) sum_{T != 0} phi_k(|T|) over the images of one atom within the cutoff."""
     images, centres, cutoff = tables.images, tables.centres, tables.cutoff
@@ -171,7 +171,7 @@ def own_images(tables):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def self_terms(tables, counts, n_channels):
     """(D,) what atoms and their own periodic images add to both blocks; counts (C,) atoms of each channel."""
     rdf_bins, s_bins = len(tables.centres), tables.weights.shape[1]
@@ -194,7 +194,7 @@ def self_terms(tables, counts, n_channels):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def phase_powers(x, inverse, miller):
     """cos and sin (3, 2m + 1, n) of 2 pi h f_a for every axis a, index h = -m..m and atom: one product per G then."""
     n = len(x)
@@ -215,7 +215,7 @@ def phase_powers(x, inverse, miller):
     return cosine, sine
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def s_block(x, species, n_channels, tables, offset, q, jt, jacobian):
     """Add (1/N) sum_G a_m X_cd to q[offset:] and its derivative to jt[:, offset:].
 
@@ -272,7 +272,7 @@ def s_block(x, species, n_channels, tables, offset, q, jt, jacobian):
                     jt[3 * i + 2, o + m] += e2 * w
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def pair_spectrum(x, species, n_channels, tables, q, jt, jacobian):
     """Value q (D,) and, if asked for, transposed Jacobian jt (3n, D) at scaled Cartesian positions x (n, 3)."""
     q[:] = 0.0

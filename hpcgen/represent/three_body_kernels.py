@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hpcgen.represent.pair_kernels import CORE, FAST
+from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.represent.pair_kernels import CORE
 
 
 class ThreeBodyTables(NamedTuple):
@@ -43,7 +44,7 @@ class ThreeBodyTables(NamedTuple):
     weight: float
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**EXACT)
 def neighbours(x, tables):
     """Pairs within the cutoff, each once: (P, 2) atoms i <= j, and (P, 4) of u from i to the image of j, and r.
 
@@ -105,7 +106,7 @@ def _shells(r, centres, width, cutoff, value, slope):
         slope[n] = gauss * (steepness - y / width * envelope)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def _densities(n, atoms, vectors, tables):
     """(n, M, S) A_i = sum over neighbours of h_n(r) ux^lx uy^ly uz^lz."""
     orders = tables.orders
@@ -125,7 +126,7 @@ def _densities(n, atoms, vectors, tables):
     return density
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@njit(**FAST)
 def three_body(x, species, n_channels, tables, q, jt, jacobian):
     """Add the block to the last n_channels * (l_max + 1) * (2 S - 1) components of q (D,), its derivative to jt.
 
