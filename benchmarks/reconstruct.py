@@ -47,7 +47,7 @@ from hpcgen.crystal import Crystal
 from hpcgen.data.gate import MAX_ATOMIC_NUMBER, Limits, admit
 from hpcgen.data.sources import RawItem, raw_items
 from hpcgen.errors import Failure, HpcgenError
-from hpcgen.reconstruct.solution import Solution, Solver
+from hpcgen.reconstruct.solution import Solution
 from hpcgen.report.roundtrip import table
 from hpcgen.stages.roundtrip import Rebuilder, match
 
@@ -171,7 +171,7 @@ def reconstruct(rows: list[Row], settings: Config, args: argparse.Namespace) -> 
         built, solution, _ = rebuilder.solve(target, lattice, rows[index].crystal.numbers, str(rows[index].number))
         return built, solution, time.thread_time() - begin
 
-    order = _expensive_first(rebuilder.solver, [row.crystal for row in rows])
+    order = _expensive_first(rebuilder, [row.crystal for row in rows])
     begin = time.perf_counter()
     with ThreadPoolExecutor(args.threads) as pool:
         solved = dict(zip(order, _shown(pool.map(solve, order), "solve", len(order)), strict=True))
@@ -184,9 +184,9 @@ def reconstruct(rows: list[Row], settings: Config, args: argparse.Namespace) -> 
     return rebuilt, wall
 
 
-def _expensive_first(solver: Solver, crystals: list[Crystal]) -> list[int]:
+def _expensive_first(rebuilder: Rebuilder, crystals: list[Crystal]) -> list[int]:
     """As the farm does, so that no thread is left with a long one at the end."""
-    costs = solver.costs(
+    costs = rebuilder.costs(
         np.array([len(c) for c in crystals], float),
         np.array([len(np.unique(c.numbers)) for c in crystals], float),
         np.array([c.volume for c in crystals]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +51,18 @@ class DataConfig(Section):
     max_failures: Fraction = Field(0.5, description="stop if a larger share of the rows is unusable")
 
 
+class StructureFactor(NamedTuple):
+    """Bins of the structure factor: their number, the last one and their width in 1/angstrom, and their weight."""
+
+    bins: int
+    last: float
+    width: float
+    amplitude: float
+
+
+STANDARD, FINE = StructureFactor(32, 4.0, 0.08, 20.0), StructureFactor(128, 5.0, 0.03, 30.0)
+
+
 class PairSpectrumConfig(Section):
     """Radial distribution and smeared structure factor, per pair of species channels (the default descriptor)."""
 
@@ -58,10 +70,35 @@ class PairSpectrumConfig(Section):
     rdf_width: Positive = Field(
         0.4, description="width of a radial bin, in cells scaled to 2.5^3 cubic angstrom per atom"
     )
-    s_bins: Count = Field(32, description="bins of the structure factor per pair of channels")
-    s_width: Positive = Field(0.2, description="0.08 inverts exact targets best, 0.2 generated ones")
-    s_amplitude: Positive = Field(8.0, description="weight of the structure factor against the RDF")
+    s_bins: Count | None = Field(
+        None, description="bins of the structure factor per pair of channels; null: 32, with one element 128"
+    )
+    s_last: Annotated[float, Field(gt=0.8)] | None = Field(
+        None, description="last of them, 1/angstrom, scaled as above; null: 4, with one element 5"
+    )
+    s_width: Positive | None = Field(None, description="width of each; null: 0.08, with one element 0.03")
+    s_amplitude: Positive | None = Field(
+        None, description="weight of the structure factor against the RDF; null: 20, with one element 30"
+    )
     cutoff: Annotated[float, Field(gt=1.5)] = Field(8.0, description="radius of the radial part, scaled as above")
+
+    def structure_factor(self, n_elements: int = 2) -> StructureFactor:
+        """What the four settings are for data of so many elements.
+
+        One element has one pair of channels and so the fewest numbers for the same atoms: it gets more bins.
+        """
+        chosen = FINE if n_elements == 1 else STANDARD
+        return StructureFactor(
+            self.s_bins or chosen.bins,
+            self.s_last or chosen.last,
+            self.s_width or chosen.width,
+            self.s_amplitude or chosen.amplitude,
+        )
+
+    def resolved(self, n_elements: int) -> PairSpectrumConfig:
+        """The settings with nothing left open."""
+        chosen = self.structure_factor(n_elements)._asdict()
+        return self.model_copy(update={f"s_{key}": value for key, value in chosen.items()})
 
 
 class EadConfig(Section):
@@ -93,6 +130,10 @@ class RepresentationConfig(Section):
     three_body: ThreeBodyConfig = ThreeBodyConfig()
     ead: EadConfig = EadConfig()
     variance: Fraction = Field(0.999, description="share of the descriptor's variance that its components keep")
+
+    def resolved(self, n_elements: int) -> RepresentationConfig:
+        """The settings for data of crystals of at most so many elements, with nothing left open."""
+        return self.model_copy(update={"pair_spectrum": self.pair_spectrum.resolved(n_elements)})
 
 
 class ModelConfig(Section):

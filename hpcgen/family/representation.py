@@ -101,17 +101,16 @@ class RepresentationFamily:
             raise DataError("the training split is empty", remedy="give more data, or smaller held-out fractions")
         elements = order_elements(z for c in crystals for z in np.unique(c.numbers).tolist())
         codec = CompositionCodec(elements, max(len(np.unique(c.numbers)) for c in crystals))
-        compositions, cells, vectors = _physical(crystals, codec, config.representation)
+        settings = config.representation.resolved(codec.channels)
+        compositions, cells, vectors = _physical(crystals, codec, settings)
         return cls(
-            settings=config.representation,
+            settings=settings,
             codec=codec,
             max_atoms=config.data.max_atoms,
             bits=Standard.fit_common(compositions[:, : codec.bits]),
             counts=Standard.fit(compositions[:, codec.bits :], COUNT_FLOOR),
             lattice=Standard.fit(cells, LATTICE_FLOOR),
-            descriptor=HalfWhitenedPca.fit(
-                vectors, config.representation.variance, same_unit=same_unit(config.representation)
-            ),
+            descriptor=HalfWhitenedPca.fit(vectors, settings.variance, same_unit=same_unit(settings)),
         )
 
     def state(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class AnnealSolver:
             return self._solution(np.zeros((1, 3)), q, norm, lattice, species, noise_floor)
         own = self.pair.self_terms(tables, np.bincount(species, minlength=channels), channels)
         wanted = q[: len(own)] - own
-        bins = (self.pair.config.rdf_bins, self.pair.config.s_bins)
+        bins = (self.pair.config.rdf_bins, self.pair.structure_factor.bins)
         grid = build_grid(tables, self.config.grid_step)
         search = _Search(
             tables=tables,

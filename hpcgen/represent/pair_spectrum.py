@@ -8,7 +8,8 @@ and 1 otherwise:
     S     q_cd,m = (1/N) sum_{G, half space} a_m(|G|) X_cd,   X_cc = (sqrt(2)/2) |F_c|^2,   X_cd = Re F_c F_d*
           a_m = (2 A/N)/|G| exp(-(|G|/6)^2) exp(-((|G| - k_m)/w_s)^2 / 2)
 
-with r_k from 0.75 to r_c - 0.35, k_m from 0.8 to 4.0 per angstrom, F_c = sum over atoms of c of exp(i G . x).
+with r_k from 0.75 to r_c - 0.35, k_m from 0.8 per angstrom to the last that is configured, and F_c the sum over
+atoms of c of exp(i G . x).
 The pairs are those of one atom of the cell with every other atom of the crystal, each pair once: i < j with all
 translations T, and every atom with its own images, counted half because an image sees the same. Layout:
 [pair x rdf_bins], then [pair x s_bins].
@@ -34,27 +35,29 @@ from hpcgen.represent.pair_kernels import PairTables, pair_spectrum, pair_tables
 
 SPACING = 2.5  # angstrom: cells are scaled to SPACING^3 per atom
 R_FIRST, R_MARGIN = 0.75, 0.35  # angstrom: first RDF centre, and the last one's distance from the cutoff
-K_FIRST, K_LAST, K_DAMP = 0.8, 4.0, 6.0  # 1/angstrom: S centres and damping
+K_FIRST, K_DAMP = 0.8, 6.0  # 1/angstrom: first S centre, and damping
 
 
 class PairSpectrum:
     """The descriptor for one choice of bins; a `hpcgen.represent.descriptor.Descriptor`.
 
     Args:
-        config: bins, widths, amplitude and cutoff.
+        config: bins, widths, amplitude and cutoff; what it leaves open is as for several elements, see
+            `RepresentationConfig.resolved`.
     """
 
     name = "pair-spectrum"
     invariances = ("rotation", "reflection", "translation", "permutation", "basis", "supercell", "scale")
 
     def __init__(self, config: PairSpectrumConfig) -> None:
-        self.config = config
+        self.config = config.resolved(2)
+        self.structure_factor = bins = config.structure_factor()
         self.centres: FloatArray = np.linspace(R_FIRST, config.cutoff - R_MARGIN, config.rdf_bins)
-        self.wave_numbers: FloatArray = np.linspace(K_FIRST, K_LAST, config.s_bins)
+        self.wave_numbers: FloatArray = np.linspace(K_FIRST, bins.last, bins.bins)
 
     def length(self, n_channels: int) -> int:
         """D: the number of components for `n_channels` species."""
-        return n_channels * (n_channels + 1) // 2 * (self.config.rdf_bins + self.config.s_bins)
+        return n_channels * (n_channels + 1) // 2 * (self.config.rdf_bins + self.structure_factor.bins)
 
     def blocks(self, n_channels: int) -> dict[str, slice]:
         """`rdf` and `s`, where they are in the vector."""
@@ -140,8 +143,8 @@ class PairSpectrum:
             config.rdf_width,
             config.cutoff,
             self.wave_numbers,
-            config.s_width,
-            config.s_amplitude,
+            self.structure_factor.width,
+            self.structure_factor.amplitude,
             K_DAMP,
         )
         return tables, scale

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def run(ctx: Context) -> Balance | None:
             header = provenance.header(config, {path.name: structures.content_digest})
             attrs = {
                 "balance": balance.to_json(),
-                "names_residual_blocks": list(rebuilder.descriptor.blocks(1)),
+                "names_residual_blocks": list(make_descriptor(config.representation).blocks(1)),
                 **descriptor_attrs(config.representation),
             }
             result.write(ctx.path(OUTPUT), header=header, attrs=attrs)
@@ -81,7 +81,7 @@ def run(ctx: Context) -> Balance | None:
         others = [make_id(digest, f"{STAGE}-unusable", k).encode() for k in range(len(unusable))]
         return farm.run(
             np.concatenate([structures.raw_ids, np.array(others, dtype="S16")]),
-            _costs(rebuilder.solver, structures) if world.rank == 0 else 0.0,
+            _costs(rebuilder, structures) if world.rank == 0 else 0.0,
             work,
             RoundTrip,
             # shards of other structures or settings are never taken for these
@@ -94,30 +94,51 @@ def run(ctx: Context) -> Balance | None:
         )
 
 
+@dataclass(frozen=True)
+class _Link:
+    """From a crystal to its vector and back, for data of a number of elements; `refiner` is None for exact targets."""
+
+    descriptor: Descriptor
+    solver: Solver
+    refiner: Refiner | None
+
+    @classmethod
+    def of(cls, config: Config, n_elements: int, refined: bool) -> _Link:
+        descriptor = make_descriptor(config.representation.resolved(n_elements))
+        refiner = Refiner(descriptor, config.reconstruct) if refined else None
+        return cls(descriptor, make_solver(descriptor, config.reconstruct), refiner)
+
+
 class Rebuilder:
     """What turns crystals into targets, and targets back into crystals; serves many of them, in threads too.
 
     Args:
         config: descriptor, solver, refinement, seed, and the noise of the section `roundtrip`.
 
-    Attributes:
-        descriptor: that of the configuration.
-        solver: the one that belongs to it.
     """
 
     def __init__(self, config: Config) -> None:
-        self.descriptor: Descriptor = make_descriptor(config.representation)
-        self.solver: Solver = make_solver(self.descriptor, config.reconstruct)
         self._noise, self._lattice_noise = config.roundtrip.noise, config.roundtrip.lattice_noise
         # an exact target is met in its own cell, and needs neither another one nor symmetry
-        self._refiner = Refiner(self.descriptor, config.reconstruct) if self._noise or self._lattice_noise else None
+        refined = bool(self._noise or self._lattice_noise)
+        # what stands alone is encoded as data of so many elements are; a draw must not depend on what else is drawn
+        self._links = {n: _Link.of(config, n, refined) for n in (1, 2)}
         self._seed = config.seed
+
+    def link(self, numbers: ArrayLike) -> _Link:
+        """Descriptor, solver and refinement for a crystal of the atomic numbers (n,)."""
+        return self._links[min(len(np.unique(numbers)), 2)]
 
     def warm_up(self) -> None:
         """Compile the kernels, or load them from their cache."""
-        self.solver.warm_up()
-        if self._refiner is not None:
-            self._refiner.warm_up()
+        self._links[2].solver.warm_up()
+        if (refiner := self._links[2].refiner) is not None:
+            refiner.warm_up()
+
+    def costs(self, n_atoms: FloatArray, n_elements: FloatArray, volume: FloatArray) -> FloatArray:
+        """(M,) estimated seconds, as `hpcgen.reconstruct.solution.Solver.costs`."""
+        alone, several = (self._links[n].solver.costs(n_atoms, n_elements, volume) for n in (1, 2))
+        return np.where(n_elements == 1, alone, several)
 
     def pose(self, crystal: Crystal, name: str) -> tuple[FloatArray, FloatArray]:
         """Target (D,) and lattice (3, 3) of a crystal, with the noise that is called `name`; see `pose`.
@@ -126,7 +147,7 @@ class Rebuilder:
             ValueError: if the disturbed lengths and angles are no cell.
         """
         seed = seed_of(self._seed, name, "noise")
-        return pose(self.descriptor, crystal, self._noise, self._lattice_noise, seed)
+        return pose(self.link(crystal.numbers).descriptor, crystal, self._noise, self._lattice_noise, seed)
 
     def solve(
         self, target: FloatArray, lattice: FloatArray, numbers: ArrayLike, name: str
@@ -136,10 +157,11 @@ class Rebuilder:
         Raises:
             ValueError: on a target or cell that the solver refuses.
         """
-        solution = self.solver.solve(target, lattice, numbers, seed_of(self._seed, name, STAGE), self._noise)
-        if self._refiner is None:
+        link = self.link(numbers)
+        solution = link.solver.solve(target, lattice, numbers, seed_of(self._seed, name, STAGE), self._noise)
+        if link.refiner is None:
             return Crystal(lattice, solution.frac, np.asarray(numbers)), solution, None
-        refined = self._refiner.refine(target, lattice, numbers, solution)
+        refined = link.refiner.refine(target, lattice, numbers, solution)
         better = replace(
             solution,
             frac=refined.frac,
@@ -271,10 +293,10 @@ def _write_structures(ctx: Context, path: Path) -> None:
     store.write(path, Entry, entries, failures=failures, header=header)
 
 
-def _costs(solver: Solver, structures: store.File) -> FloatArray:
+def _costs(rebuilder: Rebuilder, structures: store.File) -> FloatArray:
     """(M + F,) estimated seconds: M structures, and F failures that cost nothing."""
     crystals = structures.crystals
     n = np.diff(crystals.offset).astype(np.float64)
     elements = np.array([len(np.unique(crystals.numbers[a:b])) for a, b in pairwise(crystals.offset.tolist())], float)
-    costs = solver.costs(n, elements, np.abs(np.linalg.det(crystals.lattice))) + MATCHING
+    costs = rebuilder.costs(n, elements, np.abs(np.linalg.det(crystals.lattice))) + MATCHING
     return np.concatenate([costs, np.zeros(len(structures.failures))])

@@ -24,7 +24,7 @@ from hpcgen.represent.descriptor import (
 )
 
 PAIR = RepresentationConfig()
-NARROW = RepresentationConfig(pair_spectrum=PairSpectrumConfig(s_width=0.08, s_amplitude=20.0))
+NARROW = RepresentationConfig().resolved(1)
 THREE = RepresentationConfig(descriptor="pair-spectrum+3body")
 CUBIC_ANGLES = RepresentationConfig(
     descriptor="pair-spectrum+3body", three_body=ThreeBodyConfig(l_max=3, shells=4, cutoff=6.5, weight=0.5)

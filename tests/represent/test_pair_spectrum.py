@@ -12,10 +12,10 @@ from hpcgen.config import PairSpectrumConfig
 from hpcgen.crystal import Crystal, to_atoms
 from hpcgen.represent.images import lattice_images, reciprocal_half_space
 from hpcgen.represent.pair_kernels import pair_spectrum
-from hpcgen.represent.pair_spectrum import K_LAST, SPACING, PairSpectrum
+from hpcgen.represent.pair_spectrum import SPACING, PairSpectrum
 
 SPECIES = np.array([0, 1, 1, 2, 2, 2])
-CONFIGS = [PairSpectrumConfig(), PairSpectrumConfig(s_width=0.08, s_amplitude=20.0)]
+CONFIGS = [PairSpectrumConfig(s_width=0.2, s_amplitude=8.0), PairSpectrumConfig()]
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_s_block_against_structure_factors(crystal):
     h, k = h[k < 6], k[k < 6]
     waves = np.exp(2j * np.pi * h @ crystal.frac.T)
     factors = [waves[:, c == SPECIES].sum(axis=1) for c in range(3)]
-    a = 2 * config.s_amplitude / 6 / k * np.exp(-((k / 6) ** 2))
-    a = a[:, None] * np.exp(-0.5 * ((k[:, None] - descriptor.wave_numbers) / config.s_width) ** 2)
+    a = 2 * config.structure_factor().amplitude / 6 / k * np.exp(-((k / 6) ** 2))
+    a = a[:, None] * np.exp(-0.5 * ((k[:, None] - descriptor.wave_numbers) / config.structure_factor().width) ** 2)
     expected = []
     for c in range(3):
         for d in range(c, 3):
@@ -85,7 +85,7 @@ def test_s_block_against_structure_factors(crystal):
 
 def test_amplitude_and_width_have_an_effect(crystal):
     plain = PairSpectrum(PairSpectrumConfig()).encode(crystal, SPECIES, 3)
-    double = PairSpectrum(PairSpectrumConfig(s_amplitude=16.0)).encode(crystal, SPECIES, 3)
+    double = PairSpectrum(PairSpectrumConfig(s_amplitude=40.0)).encode(crystal, SPECIES, 3)
     np.testing.assert_allclose(double[144:], 2 * plain[144:], atol=1e-12)
     np.testing.assert_array_equal(double[:144], plain[:144])
     wider = PairSpectrum(PairSpectrumConfig(s_width=0.3)).encode(crystal, SPECIES, 3)
@@ -161,7 +161,7 @@ def test_images_are_complete_for_a_sheared_basis():
         )
         assert wanted == found
     h = np.arange(-9, 10) * 2 * np.pi / 2.5
-    expected = (np.add.outer(np.add.outer(h**2, h**2), h**2) < K_LAST**2).sum() // 2
-    miller = reciprocal_half_space(sheared, K_LAST)
+    expected = (np.add.outer(np.add.outer(h**2, h**2), h**2) < 4.0**2).sum() // 2
+    miller = reciprocal_half_space(sheared, 4.0)
     assert len(miller) == expected > 0
     assert len({tuple(sign * row) for row in miller for sign in (1, -1)}) == 2 * len(miller)
