@@ -41,6 +41,13 @@ def test_overrides_reach_their_key_and_are_checked() -> None:
             config.loads("name: a", overrides=[override])
 
 
+def test_powers_of_ten_need_no_point() -> None:
+    assert config.loads("reconstruct: {anneal: {tolerance: 1e-7}}").reconstruct.anneal.tolerance == 1e-7
+    assert config.loads("", overrides=["reconstruct.anneal.tolerance=2E-8"]).reconstruct.anneal.tolerance == 2e-8
+    with pytest.raises(ConfigError, match="tolerance"):
+        config.loads("reconstruct: {anneal: {tolerance: 1e-seven}}")
+
+
 def test_digest_follows_the_science_only() -> None:
     base = config.loads("{}").digest()
     same = ["farm.ranks=7", "report.title=x", "name=other", "train.device=cpu", "train.processes=2"]

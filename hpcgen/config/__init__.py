@@ -7,6 +7,7 @@ expected. `--set section.key=value` overrides; the resolved configuration is sto
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ __all__ = [
 ]
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-7 for a number, as YAML 1.2 does; PyYAML wants 1.0e-7 and would call it text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read and validate a YAML file, with `section.key=value` overrides.
 
@@ -85,7 +95,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
 def loads(text: str, origin: str = "<text>", overrides: list[str] | None = None) -> Config:
     """As `load`, from text; `origin` is named in errors."""
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{origin} is not valid YAML: {str(error).splitlines()[0]}",
@@ -135,7 +145,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {part} is a value, not a section")
         node = child
     try:
-        node[parts[-1]] = yaml.safe_load(value)
+        node[parts[-1]] = yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
 

@@ -60,7 +60,8 @@ class StructureFactor(NamedTuple):
     amplitude: float
 
 
-STANDARD, FINE = StructureFactor(32, 4.0, 0.08, 20.0), StructureFactor(128, 5.0, 0.03, 30.0)
+_WIDE, _NARROW = StructureFactor(32, 4.0, 0.2, 8.0), StructureFactor(32, 4.0, 0.08, 20.0)
+_FINE = StructureFactor(300, 5.0, 0.013, 30.0)
 
 
 class PairSpectrumConfig(Section):
@@ -71,23 +72,33 @@ class PairSpectrumConfig(Section):
         0.4, description="width of a radial bin, in cells scaled to 2.5^3 cubic angstrom per atom"
     )
     s_bins: Count | None = Field(
-        None, description="bins of the structure factor per pair of channels; null: 32, with one element 128"
+        None,
+        description="bins of the structure factor per pair of channels; null: 32 (300 for exact ones of one element)",
     )
     s_last: Annotated[float, Field(gt=0.8)] | None = Field(
-        None, description="last of them, 1/angstrom, scaled as above; null: 4, with one element 5"
+        None, description="last of them, 1/angstrom, scaled as above; null: 4 (5 for exact ones of one element)"
     )
-    s_width: Positive | None = Field(None, description="width of each; null: 0.08, with one element 0.03")
+    s_width: Positive | None = Field(
+        None, description="null: 0.2 for generated vectors and 0.08 for exact ones, with one element 0.08 and 0.013"
+    )
     s_amplitude: Positive | None = Field(
-        None, description="weight of the structure factor against the RDF; null: 20, with one element 30"
+        None, description="weight of the structure factor against the RDF; null: 8 and 20, with one element 20 and 30"
     )
     cutoff: Annotated[float, Field(gt=1.5)] = Field(8.0, description="radius of the radial part, scaled as above")
 
-    def structure_factor(self, n_elements: int = 2) -> StructureFactor:
+    def structure_factor(self, n_elements: int = 2, *, exact: bool = False) -> StructureFactor:
         """What the four settings are for data of so many elements.
 
-        One element has one pair of channels and so the fewest numbers for the same atoms: it gets more bins.
+        Narrow bins tell crystals apart best, and are the first that a network or noise gets wrong; wide ones forgive.
+        One element has one pair of channels, so the fewest numbers for the same atoms, and gets narrower ones.
+
+        Args:
+            n_elements: most elements in a crystal of the data.
+            exact: whether the vectors are those of real crystals, without noise.
         """
-        chosen = FINE if n_elements == 1 else STANDARD
+        chosen = _NARROW if exact else _WIDE
+        if n_elements == 1:
+            chosen = _FINE if exact else _NARROW
         return StructureFactor(
             self.s_bins or chosen.bins,
             self.s_last or chosen.last,
@@ -95,9 +106,9 @@ class PairSpectrumConfig(Section):
             self.s_amplitude or chosen.amplitude,
         )
 
-    def resolved(self, n_elements: int) -> PairSpectrumConfig:
-        """The settings with nothing left open."""
-        chosen = self.structure_factor(n_elements)._asdict()
+    def resolved(self, n_elements: int, *, exact: bool = False) -> PairSpectrumConfig:
+        """The settings with nothing left open; see `structure_factor`."""
+        chosen = self.structure_factor(n_elements, exact=exact)._asdict()
         return self.model_copy(update={f"s_{key}": value for key, value in chosen.items()})
 
 
@@ -131,9 +142,9 @@ class RepresentationConfig(Section):
     ead: EadConfig = EadConfig()
     variance: Fraction = Field(0.999, description="share of the descriptor's variance that its components keep")
 
-    def resolved(self, n_elements: int) -> RepresentationConfig:
-        """The settings for data of crystals of at most so many elements, with nothing left open."""
-        return self.model_copy(update={"pair_spectrum": self.pair_spectrum.resolved(n_elements)})
+    def resolved(self, n_elements: int, *, exact: bool = False) -> RepresentationConfig:
+        """The settings with nothing left open; see `PairSpectrumConfig.structure_factor`."""
+        return self.model_copy(update={"pair_spectrum": self.pair_spectrum.resolved(n_elements, exact=exact)})
 
 
 class ModelConfig(Section):
@@ -200,7 +211,7 @@ class AnnealConfig(Section):
     t_hot: Positive = Field(0.1, description="heat-bath temperature at the start, relative to the loss")
     t_cold: Positive = Field(0.02, description="temperature at the end")
     polish: Count = Field(40, description="Levenberg-Marquardt iterations of the best starts")
-    tolerance: Positive = Field(1e-7, description="relative squared residual that counts as found")
+    tolerance: Positive = Field(1e-9, description="relative squared residual that counts as found")
 
 
 class BasinHoppingConfig(Section):

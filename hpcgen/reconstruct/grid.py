@@ -20,7 +20,7 @@ from hpcgen.represent.pair_kernels import CORE, FLAT, PairTables
 DIVISIONS = np.array([4, 6, 8, 12, 16, 18, 24, 30, 36, 48, 60, 72])
 """Grid divisions allowed: many divisors, so that halves, thirds and quarters of the cell lie on the grid."""
 RADIAL_STEP = 0.005  # angstrom (scaled): step of the table of phi_k(r)
-BASIS_ERROR = 0.03  # share of a typical Phi that may be lost by projecting its components
+BASIS_ERROR = 0.1  # share of a typical Phi that may be lost by projecting its components
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ class _Link:
 
     @classmethod
     def of(cls, config: Config, n_elements: int, refined: bool) -> _Link:
-        descriptor = make_descriptor(config.representation.resolved(n_elements))
+        descriptor = make_descriptor(config.representation.resolved(n_elements, exact=not refined))
         refiner = Refiner(descriptor, config.reconstruct) if refined else None
         return cls(descriptor, make_solver(descriptor, config.reconstruct), refiner)
 

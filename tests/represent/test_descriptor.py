@@ -24,7 +24,7 @@ from hpcgen.represent.descriptor import (
 )
 
 PAIR = RepresentationConfig()
-NARROW = RepresentationConfig().resolved(1)
+NARROW = RepresentationConfig().resolved(2, exact=True)
 THREE = RepresentationConfig(descriptor="pair-spectrum+3body")
 CUBIC_ANGLES = RepresentationConfig(
     descriptor="pair-spectrum+3body", three_body=ThreeBodyConfig(l_max=3, shells=4, cutoff=6.5, weight=0.5)
