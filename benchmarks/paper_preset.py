@@ -1,118 +1,128 @@
-"""The paper's link (StructRepDiff, arXiv 2408.07213) as it was published, on real crystals: match, RMSE and time.
+"""The paper's reconstruction (StructRepDiff, arXiv 2408.07213, A.3.5) on real crystals: match, RMSE and time.
 
-    python benchmarks/paper_preset.py --csv data/perov_5_val.csv.gz --n 5
+    python benchmarks/reconstruct.py --preset paper --csv data/perov_5_val.csv.gz --split tune --n 5
 
-EAD with a cutoff of 20 angstrom, L = 0, eta 1, 20, 90 and 200 centres; 6 trials of 7 hops of up to 300 Adam steps
-(12,600 gradients), hops uniform within 1 angstrom. Each row's crystal (Niggli cell) is encoded and found again from
-the exact vector, its cell and its atomic numbers; matched by StructureMatcher(stol=0.5, ltol=0.3, angle_tol=10)
-without a validity gate. A search ends early when a trial has converged: `seconds_per_structure` is what was measured,
-`seconds_full_budget` what 12,600 gradients would take, extrapolated from the time of one.
+EAD with a cutoff of 20 angstrom, L = 0, eta 1, 20, 90 and 200 centres; 6 trials of 7 hops of 300 Adam steps, hops
+uniform within 1 angstrom: 12,600 gradients, all of them spent. Each crystal (Niggli cell) is encoded and found again
+from the vector, its cell and its atomic numbers, and matched as every preset is. A second search ends once a trial has
+converged, as that of `hpcgen reconstruct` does; its figures are those that begin with `stopped_`.
 
-Times are CPU-seconds without compilation and imports. Batched: all trials of a structure in one call, structures on
-threads. Single: one trial of one structure at a time. The paper: 100.0 % / 0.024 (Perov-5), 96.93 / 0.18 (Carbon-24),
-83.00 / 0.0217 (MP-20). The last line is one JSON object.
+Times are CPU-seconds of the search's thread, without compilation, encoding and matching. Batched: all trials of a
+structure in one call, structures on threads. Single: one trial of one structure at a time; `seconds_full_single` is
+what 12,600 of its steps would take, extrapolated from `SINGLE_STEPS`. docs/paper_preset.md has the figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
 
-from hpcgen.crystal import Crystal, from_structure, to_structure
+from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.flow import seed_of
-from hpcgen.reconstruct.basin_hopping import PAPER_EAD, PAPER_SEARCH, BasinHopping
-from hpcgen.reconstruct.hopping_kernels import minimise
+from hpcgen.reconstruct.basin_hopping import CONVERGED, PAPER_EAD, PAPER_SEARCH, BasinHopping, minimise
+from hpcgen.reconstruct.solution import Solution
 from hpcgen.represent.ead import EmbeddedAtomDensity
+from hpcgen.stages.roundtrip import match, pose
 
-SINGLE_STEPS = 20  # of one trial a structure, to time a gradient alone
-
-
-def main() -> None:
-    """Read, reconstruct, match, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", type=Path, required=True, help="table with a `cif` column, plain or gzip")
-    parser.add_argument("--n", type=int, default=5, help="rows drawn at random")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    opener = gzip.open if args.csv.suffix == ".gz" else open
-    with opener(args.csv, "rt", encoding="utf-8", newline="") as file:
-        cifs = [row["cif"] for row in csv.DictReader(file)]
-    chosen = np.random.default_rng(args.seed).permutation(len(cifs))[: args.n]
-    crystals = [from_structure(Structure.from_str(cifs[i], fmt="cif")).niggli() for i in chosen]
-    print(json.dumps(run(crystals, threads=args.threads, seed=args.seed)))
+BUDGET = PAPER_SEARCH.trials * PAPER_SEARCH.hops * PAPER_SEARCH.iterations
+SINGLE_STEPS = 50  # of one trial of each structure, to time a step alone
 
 
-def run(crystals: Sequence[Crystal], *, threads: int = 1, seed: int = 0) -> dict[str, Any]:
-    """Figures of the paper's preset on `crystals`, one printed line for each of them on the way."""
-    solver = BasinHopping(EmbeddedAtomDensity(PAPER_EAD), PAPER_SEARCH)
-    solver.warm_up()
-    targets = [solver.descriptor.encode(c) for c in crystals]
-    lattices, numbers = [c.lattice for c in crystals], [c.numbers for c in crystals]
-    alone = seconds_alone(solver, crystals, targets, seed)
+@dataclass(frozen=True)
+class Search:
+    """One search: its solution, its CPU time, and the displacement of what it built (NaN without a match)."""
 
-    begin = time.process_time()
-    seeds = [seed_of(seed, str(k)) for k in range(len(crystals))]
-    solutions = solver.solve_batch(targets, lattices, numbers, seeds, threads=threads)
-    seconds = time.process_time() - begin
-    steps = sum(s.iterations for s in solutions)
-    budget = PAPER_SEARCH.trials * PAPER_SEARCH.hops * PAPER_SEARCH.iterations
+    solution: Solution
+    seconds: float
+    rms: float
 
-    matcher = StructureMatcher(stol=0.5, ltol=0.3, angle_tol=10)
-    matched = []
-    for k, (crystal, solution) in enumerate(zip(crystals, solutions, strict=True)):
-        built = Crystal(crystal.lattice, solution.frac, crystal.numbers)
-        distance = matcher.get_rms_dist(to_structure(built), to_structure(crystal))
-        rms = None if distance is None else float(distance[0])
-        matched += [] if rms is None else [rms]
+
+def run(args: argparse.Namespace, crystals: Sequence[Crystal]) -> None:
+    """Print a line for each crystal, and the figures as one JSON object.
+
+    Args:
+        args: `noise`, `lattice_noise`, `seed` and `threads`, as `reconstruct.py` takes them.
+        crystals: what is to be found again; SystemExit if there is none.
+    """
+    if not crystals:
+        raise SystemExit(f"no row of {args.csv} passes the filters")
+    descriptor = EmbeddedAtomDensity(PAPER_EAD)
+    full, stopping = BasinHopping(descriptor, PAPER_SEARCH, tolerance=0.0), BasinHopping(descriptor, PAPER_SEARCH)
+    full.warm_up()
+    posed = [
+        pose(descriptor, c, args.noise, args.lattice_noise, seed_of(args.seed, str(k), "noise"))
+        for k, c in enumerate(crystals)
+    ]
+
+    def search(solver: BasinHopping, k: int, noise_floor: float) -> Search:
+        (target, lattice), crystal = posed[k], crystals[k]
+        begin = time.thread_time()
+        solution = solver.solve(target, lattice, crystal.numbers, seed_of(args.seed, str(k)), noise_floor)
+        seconds = time.thread_time() - begin
+        rms = match(Crystal(lattice, solution.frac, crystal.numbers), crystal)
+        return Search(solution, seconds, np.nan if rms is None else rms)
+
+    single = [seconds_alone(full, *p, c.numbers, args.seed) for p, c in zip(posed, crystals, strict=True)]
+    with ThreadPoolExecutor(args.threads) as pool:
+        whole = list(pool.map(lambda k: search(full, k, 0.0), range(len(crystals))))
+        stopped = list(pool.map(lambda k: search(stopping, k, args.noise), range(len(crystals))))
+    for crystal, a, b in zip(crystals, whole, stopped, strict=True):
         print(
-            f"{k:4d} {crystal.formula:16s} {len(crystal):3d} atoms: residual {solution.residual:.1e} after "
-            f"{solution.iterations:5d} gradients, {solution.stop_reason}, "
-            + ("no match" if rms is None else f"rms {rms:.4f}")
+            f"{crystal.formula:16s} {len(crystal):3d} atoms: residual {a.solution.residual:.1e}, rms {a.rms:.4f}, "
+            f"{a.seconds:.1f} s; stopped after {b.solution.iterations:5d} steps ({b.solution.stop_reason}): "
+            f"residual {b.solution.residual:.1e}, rms {b.rms:.4f}, {b.seconds:.2f} s"
         )
-    per_step = seconds / steps if steps else None
+    print(json.dumps(figures(whole, stopped, single, args)))
+
+
+def figures(
+    whole: list[Search], stopped: list[Search], single: list[float], args: argparse.Namespace
+) -> dict[str, Any]:
+    """What the last line holds."""
+    steps = sum(s.solution.iterations for s in whole)
     return {
-        "preset": "paper",
-        "n": len(crystals),
-        "match_rate": round(len(matched) / len(crystals), 4),
-        "rmse": round(float(np.mean(matched)), 5) if matched else None,
-        "converged": round(float(np.mean([s.stop_reason == "converged" for s in solutions])), 4),
-        "seconds_per_step_batched": per_step,
-        "seconds_per_step_single": alone,
-        "seconds_per_structure": seconds / len(crystals),
-        "seconds_per_structure_is": "measured",
-        "steps_mean": steps / len(crystals),
-        "seconds_full_budget": budget * per_step if per_step else None,
-        "seconds_full_budget_single": budget * alone if alone else None,
-        "seconds_full_budget_is": "extrapolated",
-        "threads": threads,
+        "n": len(whole),
+        **_found(whole),
+        "threads": args.threads,
+        "steps": BUDGET,
+        "ms_per_step_batched": _rounded(1e3 * sum(s.seconds for s in whole) / steps) if steps else None,
+        "ms_per_step_single": _rounded(1e3 * float(np.mean(single))),
+        "seconds_full_single": _rounded(BUDGET * float(np.mean(single))),
+        "seconds_full_single_is": "extrapolated",
+        **{f"stopped_{key}": value for key, value in _found(stopped).items()},
+        "stopped_steps_mean": round(float(np.mean([s.solution.iterations for s in stopped])), 1),
     }
 
 
+def _found(searches: list[Search]) -> dict[str, Any]:
+    rms, seconds = np.array([s.rms for s in searches]), np.array([s.seconds for s in searches])
+    matched = rms[~np.isnan(rms)]
+    return {
+        "match_rate": round(len(matched) / len(rms), 4),
+        "rmse": round(float(matched.mean()), 5) if len(matched) else None,
+        "seconds_mean": _rounded(float(seconds.mean())),
+        "seconds_median": _rounded(float(np.median(seconds))),
+        "converged": round(float(np.mean([s.solution.residual <= CONVERGED for s in searches])), 4),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
 def seconds_alone(
-    solver: BasinHopping, crystals: Sequence[Crystal], targets: Sequence[np.ndarray], seed: int
-) -> float | None:
-    """CPU-seconds of one gradient of one structure at a time; None if no crystal has two atoms."""
-    rng, seconds, steps = np.random.default_rng(seed), 0.0, 0
-    for crystal, target in zip(crystals, targets, strict=True):
-        if len(crystal) > 1:
-            begin = time.thread_time()
-            problem = solver.problem(target, crystal.lattice, crystal.numbers)
-            minimise(rng.random((1, len(crystal), 3)), problem, SINGLE_STEPS, solver.config.learning_rate, 0.0)
-            seconds += time.thread_time() - begin
-            steps += SINGLE_STEPS
-    return seconds / steps if steps else None
-
-
-if __name__ == "__main__":
-    main()
+    solver: BasinHopping, target: FloatArray, lattice: FloatArray, numbers: FloatArray, seed: int
+) -> float:
+    """CPU-seconds of a step of one trial, with nothing beside it."""
+    problem = solver.problem(target, lattice, numbers)
+    start = np.random.default_rng(seed).random((1, len(numbers), 3))
+    begin = time.thread_time()
+    minimise(start, problem, SINGLE_STEPS, solver.config.learning_rate, 0.0)
+    return (time.thread_time() - begin) / SINGLE_STEPS

@@ -1,14 +1,14 @@
-"""Basin hopping with Adam, the solver of StructRepDiff (arXiv 2408.07213, A.3.4), for embedded atom densities.
+"""Basin hopping with Adam, the solver of StructRepDiff (arXiv 2408.07213, A.3.5), for embedded atom densities.
 
     for each of T trials, side by side, from random positions:
         for each hop:
             x' = x + uniform(-step, step)          (not before the first)
-            minimise |R(x') - R|_1 with Adam       (the best point on the way counts, with its own loss)
+            minimise the L1 loss of x' with Adam   (the best point on the way counts, with its own loss)
             accept x' if its loss is lower, or with probability exp(-(l' - l) / (temperature l))
 
 The search ends once a trial has converged. The paper leaves the acceptance, Adam's step and the scales of the L1 norm
-open. Acceptance is Metropolis with a temperature relative to the loss. For the scales see `importance`. The figures
-behind these choices are in docs/reconstruction.md, as far as they were measured.
+open. Acceptance is Metropolis with a temperature relative to the loss. For the scales see `importance`. What else was
+tried, and the figures, are in docs/paper_preset.md.
 
 Trials and structures are batches without a batched kernel: a structure's trials are one compiled call, structures run
 on threads. An evaluation is some 10^4 pairs scattered to bins and 10^5 multiplications with bands, so a core has no
@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcgen.config import BasinHoppingConfig, EadConfig
 from hpcgen.crystal import FloatArray
-from hpcgen.reconstruct.hopping_kernels import Problem, minimise
+from hpcgen.reconstruct.hopping_kernels import Problem, objectives
 from hpcgen.reconstruct.solution import Solution, StopReason
 from hpcgen.represent.ead import EmbeddedAtomDensity
 
@@ -36,9 +36,10 @@ AGREES = 1.2  # a trial agrees with the best one if its residual is at most this
 PAPER_EAD = EadConfig(cutoff=20.0, l_max=0, eta=[1.0, 20.0, 90.0], centres=200)
 PAPER_SEARCH = BasinHoppingConfig(trials=6, hops=7, iterations=300, step=1.0)
 
-_FLOOR = 0.01  # of the largest mean deviation: keeps components that hardly vary from counting most
-_DISTANCE = 0.05  # weight of the smallest distance; all other components together have about 1
-_CLOSE = 0.05  # angstrom: scale of deviations of the smallest distance where the starts have none
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-12  # Adam's usual constants, without a floor that the small loss would feel
+
+_DISTANCE = 0.03  # weight of what a pair lacks of the smallest distance: two atoms on one spot cost this much
+_CLOSE = 0.1  # angstrom: least scale of distances, where a target has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +70,15 @@ class BasinHopping:
     Args:
         descriptor: the EAD of the target.
         config: trials, hops, iterations, step (angstrom), learning rate (angstrom), temperature.
+        tolerance: relative residual at which the search ends; 0 spends the whole budget.
     """
 
-    def __init__(self, descriptor: EmbeddedAtomDensity, config: BasinHoppingConfig) -> None:
+    def __init__(
+        self, descriptor: EmbeddedAtomDensity, config: BasinHoppingConfig, tolerance: float = CONVERGED
+    ) -> None:
         self.descriptor = descriptor
         self.config = config
+        self.tolerance = tolerance
 
     def solve(
         self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike, seed: int, noise_floor: float = 0.0
@@ -98,7 +103,7 @@ class BasinHopping:
         start = rng.random(shape)
         if shape[1] == 1:  # one atom has nowhere to go
             return self._solution(problem, np.zeros((1, 3)), 0, "converged", 1.0, [])
-        problem = problem._replace(importance=importance(self.descriptor, problem, start))
+        enough = max(noise_floor, self.tolerance)
         here: _Points | None = None
         best: _Points | None = None
         work, trace = 0, []
@@ -107,9 +112,7 @@ class BasinHopping:
             if here is not None:
                 kick = rng.uniform(-config.step, config.step, shape)
                 start = here.frac + (kick[..., None] * problem.cell.inverse).sum(axis=-2)
-            *found, steps = minimise(
-                start, problem, config.iterations, config.learning_rate, max(noise_floor, CONVERGED)
-            )
+            *found, steps = minimise(start, problem, config.iterations, config.learning_rate, enough)
             there, luck = _Points(*found), rng.random(config.trials)
             work += steps
             if here is None or best is None:
@@ -119,8 +122,8 @@ class BasinHopping:
                 best = there.where(there.loss < best.loss, best)
             residual = float(best.residual[best.winner])
             trace.append((work, residual))
-            if residual <= max(noise_floor, CONVERGED):
-                reason = "converged" if residual <= CONVERGED else "noise-floor"
+            if residual <= enough:
+                reason = "converged" if residual <= self.tolerance else "noise-floor"
                 break
         assert best is not None  # hops >= 1
         agreeing = best.residual <= max(AGREES * best.residual[best.winner], CONVERGED)
@@ -149,7 +152,7 @@ class BasinHopping:
             return list(pool.map(lambda t: self.solve(t[0], t[1], t[2], t[3], noise_floor), tasks))
 
     def problem(self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike) -> Problem:
-        """The checked problem, all components of equal importance.
+        """The checked problem.
 
         Raises:
             ValueError: as `solve`.
@@ -162,9 +165,8 @@ class BasinHopping:
             raise ValueError("the target is not finite")
         if z.ndim != 1 or len(z) == 0 or not (z >= 1).all():
             raise ValueError(f"atomic numbers are a list of at least one number from 1 on, not {z.tolist()}")
-        equal = np.ones(len(goal))
-        cell = descriptor.prepare(lattice)
-        return Problem(cell, z, goal, equal, descriptor.exponents, descriptor.weights, descriptor.tables)
+        cell, weight = descriptor.prepare(lattice), importance(goal)
+        return Problem(cell, z, goal, weight, descriptor.exponents, descriptor.weights, descriptor.tables)
 
     def costs(self, n_atoms: FloatArray, n_elements: FloatArray, volume: FloatArray) -> FloatArray:
         """(M,) estimated seconds on one core for crystals of `n_atoms` in cells of `volume` (angstrom^3).
@@ -214,22 +216,43 @@ def _norm(values: FloatArray) -> float:
     return float(np.sqrt((values**2).sum()))  # not BLAS, whose bits may depend on its threads
 
 
-def importance(descriptor: EmbeddedAtomDensity, problem: Problem, starts: FloatArray) -> FloatArray:
-    """(D,) weight of each component's deviation in the L1 loss.
+def importance(target: FloatArray) -> FloatArray:
+    """(D,) weight of each component's deviation in the loss: the plain L1 norm, relative to that of the target.
 
-    Each component is measured in its own mean deviation over random positions, `starts` (T, n, 3): unscaled, the
-    many far neighbours of the medium range outweigh everything. Wide Gaussians lead and narrow ones decide: a
-    component of width eta counts in proportion to 1 / eta, since beyond its own width it does not know where to go.
+    The last weight is that of `hopping_kernels.keep_apart`, which stands for the smallest distance: as one angstrom
+    among sums of 10^5 it would not count.
     """
-    deviation = np.mean(
-        [np.abs(descriptor.vector(problem.cell, x, problem.z) - problem.target) for x in starts], axis=0
-    )
-    pooled = deviation[:-1]
-    weight = 1.0 / np.maximum(pooled + _FLOOR * pooled.max(), 1e-300)
-    weight /= (weight * pooled).sum() if pooled.any() else 1.0
-    etas = np.array(descriptor.config.eta)
-    lead = np.tile(np.repeat(etas.min() / etas, descriptor.config.centres), 2 * (descriptor.config.l_max + 1))
-    return np.append(weight * lead, _DISTANCE / (deviation[-1] + _CLOSE))
+    size = max(float(np.abs(target[:-1]).sum()), 1e-300)
+    return np.append(np.full(len(target) - 1, 1.0 / size), _DISTANCE / max(float(target[-1]), _CLOSE) ** 2)
+
+
+def minimise(
+    frac: FloatArray, problem: Problem, iterations: int, learning_rate: float, enough: float
+) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    """Adam from all positions `frac` (T, n, 3) side by side, ended once a trial's residual is at most `enough`.
+
+    The step falls from `learning_rate` (angstrom) to zero over the iterations by half a cosine: an L1 loss has kinks
+    that a constant step rattles across.
+
+    Returns:
+        The best point of each trial with its own loss and residual, (T, n, 3), (T,), (T,), and the gradients spent.
+    """
+    x, best, trials = frac.copy(), frac.copy(), len(frac)
+    best_loss, residual = np.full(trials, np.inf), np.full(trials, np.inf)
+    m, v, g = np.zeros(frac.shape), np.zeros(frac.shape), np.empty(frac.shape)
+    norm = _norm(problem.target) or 1.0
+    for k in range(1, iterations + 1):
+        loss, square = objectives(x, problem, g)
+        better = loss < best_loss
+        best[better], best_loss[better], residual[better] = x[better], loss[better], np.sqrt(square[better]) / norm
+        if residual[np.argmin(best_loss)] <= enough:
+            return best, best_loss, residual, k * trials
+        rate = learning_rate * 0.5 * (1.0 + np.cos(np.pi * (k - 1) / iterations))
+        m = BETA1 * m + (1.0 - BETA1) * g
+        v = BETA2 * v + (1.0 - BETA2) * g * g
+        step = rate * (m / (1.0 - BETA1**k)) / (np.sqrt(v / (1.0 - BETA2**k)) + EPSILON)
+        x -= (step[..., None] * problem.cell.inverse).sum(axis=-2)
+    return best, best_loss, residual, iterations * trials
 
 
 def accepted(loss: FloatArray, before: FloatArray, temperature: float, luck: FloatArray) -> NDArray[np.bool_]:

@@ -119,11 +119,11 @@ class EmbeddedAtomDensity:
         if not jacobian:
             q = self.vector(cell, frac, z)
             return q, np.empty((len(q), 0))
-        rho, closest = self._rho(cell, frac, z)
-        rho = rho.reshape(len(z), -1)
+        sums, closest = self._brackets(cell, frac, z)
+        rho = densities(sums, self.exponents, self.weights).reshape(len(z), -1)
         q = np.concatenate([rho.max(0), rho.min(0), closest[:1]])
         chosen = np.concatenate([rho.argmax(0), rho.argmin(0)])
-        return q, jacobian_of(frac, cell, z, chosen, closest, self.exponents, self.weights, self.tables)
+        return q, jacobian_of(frac, cell, z, sums, chosen, closest, self.exponents, self.weights, self.tables)
 
     def vector(self, cell: Cell, frac: FloatArray, numbers: ArrayLike) -> FloatArray:
         """(D,) of atoms at `frac` (n, 3) in a prepared cell."""
@@ -150,10 +150,13 @@ class EmbeddedAtomDensity:
         return cell
 
     def _rho(self, cell: Cell, frac: FloatArray, numbers: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        sums, closest = self._brackets(cell, frac, numbers)
+        return densities(sums, self.exponents, self.weights), closest
+
+    def _brackets(self, cell: Cell, frac: FloatArray, numbers: ArrayLike) -> tuple[FloatArray, FloatArray]:
         closest = np.empty(6)
         z = np.asarray(numbers, dtype=np.float64)
-        sums = brackets(np.ascontiguousarray(frac), cell, z, self.exponents, self.tables, closest)
-        return densities(sums, self.exponents, self.weights), closest
+        return brackets(np.ascontiguousarray(frac), cell, z, self.exponents, self.tables, closest), closest
 
 
 def monomials(l_max: int) -> tuple[NDArray[np.int64], FloatArray]:

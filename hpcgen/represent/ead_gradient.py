@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from hpcgen.represent.compiled import FAST
-from hpcgen.represent.ead_kernels import brackets, displacement, distances, power
+from hpcgen.represent.ead_kernels import displacement, distances, power
 from hpcgen.represent.ead_tables import POWERS
 
 
@@ -154,28 +154,24 @@ def pull_back(frac, cell, z, slopes, exponents, tables):  # pragma: no cover - c
     return gradient
 
 
-@njit(**FAST)
-def jacobian_of(frac, cell, z, chosen, closest, exponents, weights, tables):  # pragma: no cover - compiled
+def jacobian_of(frac, cell, z, sums, chosen, closest, exponents, weights, tables):
     """(D, 3n) derivative of the pooled vector by Cartesian positions.
 
-    chosen (D - 1,): the atom of each maximum and minimum; closest (6,): as `moments` leaves it.
+    sums (n, M, E, K): the brackets; chosen (D - 1,): the atom of each maximum and minimum; closest (6,): as `moments`
+    leaves it.
     """
-    n, half = frac.shape[0], chosen.shape[0] // 2
-    unused = np.empty(6)
-    sums = brackets(frac, cell, z, exponents, tables, unused)
-    n_monomials, n_etas, n_centres = sums.shape[1:]
-    out = np.zeros((chosen.shape[0] + 1, 3 * n))
-    for c in range(chosen.shape[0]):
-        order, rest = (c % half) // (n_etas * n_centres), (c % half) % (n_etas * n_centres)
-        e, k, at = rest // n_centres, rest % n_centres, chosen[c]
-        slopes = np.zeros_like(sums)
-        for m in range(n_monomials):
-            if exponents[m].sum() == order:
-                slopes[at, m, e, k] = 2.0 * weights[m] * sums[at, m, e, k]
+    order = exponents.sum(axis=1)
+    half = len(chosen) // 2
+    out = np.zeros((len(chosen) + 1, 3 * len(frac)))
+    slopes = np.zeros_like(sums)
+    for c, at in enumerate(chosen):
+        component, e, k = np.unravel_index(c % half, (order[-1] + 1, *sums.shape[2:]))
+        of_order = order == component
+        slopes[at, of_order, e, k] = 2.0 * weights[of_order] * sums[at, of_order, e, k]
         out[c] = pull_back(frac, cell, z, slopes, exponents, tables).ravel()
+        slopes[at, :, e, k] = 0.0
     i, j = int(closest[1]), int(closest[2])
     if i != j and closest[0] > 1e-9:
-        for a in range(3):
-            out[-1, 3 * j + a] = closest[3 + a] / closest[0]
-            out[-1, 3 * i + a] = -out[-1, 3 * j + a]
+        along = closest[3:] / closest[0]
+        out[-1, 3 * j : 3 * j + 3], out[-1, 3 * i : 3 * i + 3] = along, -along
     return out

@@ -10,8 +10,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hpcgen.config import BasinHoppingConfig, EadConfig
 from hpcgen.crystal import Crystal, to_structure
-from hpcgen.reconstruct.basin_hopping import CONVERGED, BasinHopping, accepted, importance
-from hpcgen.reconstruct.hopping_kernels import Problem, minimise, objective
+from hpcgen.reconstruct.basin_hopping import CONVERGED, BasinHopping, accepted, importance, minimise
+from hpcgen.reconstruct.hopping_kernels import Problem, keep_apart, objectives
 from hpcgen.represent.ead import EmbeddedAtomDensity
 
 EAD = EmbeddedAtomDensity(EadConfig(cutoff=6.0, eta=[1.0, 20.0], centres=60))
@@ -29,11 +29,11 @@ def random_crystal(seed: int, n: int = 4) -> Crystal:
     return Crystal(lattice, rng.random((n, 3)), rng.choice([8, 22, 38], n))
 
 
-def weighed(solver: BasinHopping, c: Crystal, target: np.ndarray, seed: int = 0) -> Problem:
-    """The problem with the weights that six random starts give it."""
-    problem = solver.problem(target, c.lattice, c.numbers)
-    starts = np.random.default_rng(seed).random((6, len(c), 3))
-    return problem._replace(importance=importance(solver.descriptor, problem, starts))
+def objective(frac: np.ndarray, problem: Problem) -> tuple[float, float, np.ndarray]:
+    """Loss, squared distance and gradient at one crystal's positions."""
+    gradient = np.empty((1, *frac.shape))
+    (loss,), (square,) = objectives(frac[None], problem, gradient)
+    return loss, square, gradient[0]
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 3])
@@ -41,15 +41,14 @@ def test_gradient_equals_finite_differences(l_max: int) -> None:
     descriptor = EmbeddedAtomDensity(EadConfig(cutoff=5.0, l_max=l_max, eta=[1.0, 9.0], centres=20))
     c, goal = random_crystal(0), random_crystal(1)
     target = descriptor.encode(goal)
-    problem = weighed(BasinHopping(descriptor, SETTINGS), c, target)
-    gradient, unused = np.empty((len(c), 3)), np.empty((len(c), 3))
-    loss, square = objective(c.frac, problem, gradient)
+    problem = BasinHopping(descriptor, SETTINGS).problem(target, c.lattice, c.numbers)
+    loss, square, gradient = objective(c.frac, problem)
     expected = np.zeros((len(c), 3))
     inverse, h = np.linalg.inv(c.lattice), 1e-6
     for i, a in np.ndindex(expected.shape):
         step = np.zeros((len(c), 3))
         step[i, a] = h
-        up, down = (objective(c.frac + s @ inverse, problem, unused)[0] for s in (step, -step))
+        up, down = (objective(c.frac + s @ inverse, problem)[0] for s in (step, -step))
         expected[i, a] = (up - down) / (2 * h)
     np.testing.assert_allclose(gradient, expected, atol=1e-6 * np.abs(expected).max())
     assert np.abs(gradient.sum(0)).max() < 1e-9 * np.abs(gradient).max()  # a translation changes nothing
@@ -57,36 +56,50 @@ def test_gradient_equals_finite_differences(l_max: int) -> None:
     i, j, r = neighbor_list(
         "ijd", Atoms(numbers=c.numbers, cell=c.lattice, scaled_positions=c.frac, pbc=True), target[-1]
     )
-    lacking = (target[-1] - r[i < j]).sum()  # of every pair that is closer than the target's closest
-    misses = np.append(np.abs(off[:-1]), max(off[-1], lacking))
-    assert loss == pytest.approx(problem.importance @ misses)
+    lacking = ((target[-1] - r[i < j]) ** 2).sum()  # of every pair that is closer than the target's closest
+    assert lacking > 0
+    assert loss == pytest.approx(problem.importance @ np.append(np.abs(off[:-1]), lacking))
     assert square == pytest.approx(off @ off)
 
 
-def test_importance_measures_each_component_in_its_deviation_at_random_and_wide_gaussians_lead() -> None:
+def test_the_loss_is_relative_to_the_target() -> None:
+    target = EAD.encode(random_crystal(2))
+    weight = importance(target)
+    np.testing.assert_allclose(weight[:-1], 1 / np.abs(target[:-1]).sum())
+    np.testing.assert_allclose(importance(1e6 * target)[:-1], weight[:-1] / 1e6)
+    assert np.isfinite(importance(np.zeros(EAD.length()))).all()
+
+
+def test_adam_moves_by_its_rate_at_first_and_by_half_a_cosine_less_later() -> None:
     c = random_crystal(2)
-    solver = BasinHopping(EAD, SETTINGS)
-    problem = solver.problem(EAD.encode(c), c.lattice, c.numbers)
-    starts = np.random.default_rng(0).random((6, len(c), 3))
-    weight = importance(EAD, problem, starts)
-    deviation = np.mean([np.abs(EAD.vector(problem.cell, x, problem.z) - problem.target) for x in starts], axis=0)
-    assert (weight > 0).all()
-    wide = np.zeros(EAD.length(), dtype=bool)
-    wide[np.r_[0:60, 120:180]] = True  # eta 1 of the maxima and of the minima
-    narrow = ~wide
-    narrow[-1] = False
-    for part, factor in ((wide, 1.0), (narrow, 1 / 20)):
-        large = part & (deviation > 0.5 * deviation[part].max())
-        products = weight[large] * deviation[large] / factor
-        assert products.max() < 1.1 * products.min()  # equal, but for the floor
-    with_one_element_changed = problem._replace(target=problem.target * 1e6)
-    ratio = importance(EAD, with_one_element_changed, starts)[wide] / weight[wide]
-    assert (ratio < 1e-4).all()  # no unit of its own
+    problem = BasinHopping(EAD, SETTINGS).problem(EAD.encode(c), c.lattice, c.numbers)
+    start = np.random.default_rng(0).random((1, len(c), 3))
+    *_, gradient = objective(start[0], problem)
+    frac, loss, _, work = minimise(start, problem, 2, 1e-3, 0.0)  # two points: the start, and one step on
+    assert work == 2
+    assert loss[0] < objective(start[0], problem)[0]
+    np.testing.assert_allclose((frac - start)[0] @ c.lattice, -1e-3 * np.sign(gradient), rtol=1e-6)
+    longer = minimise(start, problem, 3, 1e-3, 0.0)[0]  # the third point is a step of 3/4 the rate further on
+    assert np.abs((longer - start)[0] @ c.lattice).max() == pytest.approx(1.75e-3, rel=0.05)
+
+
+def test_two_atoms_on_one_spot_are_driven_apart() -> None:
+    target = EAD.encode(PEROVSKITE)
+    problem = BasinHopping(EAD, SETTINGS).problem(target, PEROVSKITE.lattice, PEROVSKITE.numbers)
+    frac, nearer = PEROVSKITE.frac.copy(), PEROVSKITE.frac.copy()
+    frac[3], nearer[3] = frac[2] + [0.01, 0, 0], frac[2] + [0.05, 0, 0]
+    gradient = np.zeros((5, 3))
+    close, apart = (
+        keep_apart(x, problem.cell, target[-1], problem.importance[-1], g)
+        for x, g in ((frac, gradient), (nearer, np.zeros((5, 3))))
+    )
+    assert close > apart > keep_apart(PEROVSKITE.frac, problem.cell, target[-1] - 1e-9, 1.0, np.zeros((5, 3))) == 0
+    assert gradient[3, 0] < 0 < gradient[2, 0]  # downhill they part
 
 
 def test_a_trial_does_not_depend_on_the_trials_beside_it() -> None:
     c = random_crystal(2)
-    problem = weighed(BasinHopping(EAD, SETTINGS), c, EAD.encode(c))
+    problem = BasinHopping(EAD, SETTINGS).problem(EAD.encode(c), c.lattice, c.numbers)
     starts = np.random.default_rng(0).random((3, len(c), 3))
     *together, work = minimise(starts, problem, 20, 0.1, 0.0)
     assert work == 3 * 20
@@ -97,13 +110,13 @@ def test_a_trial_does_not_depend_on_the_trials_beside_it() -> None:
 
 def test_minimising_lowers_the_loss_and_keeps_the_best_point_with_its_own_loss() -> None:
     c = random_crystal(2)
-    problem = weighed(BasinHopping(EAD, SETTINGS), c, EAD.encode(c))
+    problem = BasinHopping(EAD, SETTINGS).problem(EAD.encode(c), c.lattice, c.numbers)
     starts = np.random.default_rng(1).random((2, len(c), 3))
-    before = [objective(x, problem, np.empty((len(c), 3)))[0] for x in starts]
+    before = [objective(x, problem)[0] for x in starts]
     frac, loss, residual, _ = minimise(starts, problem, 60, 0.1, 0.0)
     assert (loss < np.array(before)).all()
     for t in range(2):
-        again, square = objective(frac[t], problem, np.empty((len(c), 3)))
+        again, square, _ = objective(frac[t], problem)
         assert again == loss[t]
         assert np.sqrt(square) / np.linalg.norm(problem.target) == pytest.approx(residual[t], rel=1e-12)
 
@@ -162,6 +175,16 @@ def test_the_same_seed_gives_the_same_crystal_and_another_seed_another_search() 
     assert (a.frac == b.frac).all()
     assert a.residual == b.residual
     assert (a.frac != other.frac).any()
+
+
+def test_without_a_tolerance_the_whole_budget_is_spent() -> None:
+    settings = SETTINGS.model_copy(update={"hops": 2})
+    task = (EAD.encode(PEROVSKITE), PEROVSKITE.lattice, PEROVSKITE.numbers)
+    stopped = BasinHopping(EAD, settings).solve(*task, seed=3)
+    whole = BasinHopping(EAD, settings, tolerance=0.0).solve(*task, seed=3)
+    assert stopped.iterations < whole.iterations == 6 * 2 * 80
+    assert whole.stop_reason == "budget"
+    assert whole.residual < stopped.residual  # what a converged search goes on to gain
 
 
 def test_stops_at_the_noise_floor() -> None:

@@ -1,4 +1,4 @@
-"""Compositions as vectors and back, and the descriptor blocks that follow the channels."""
+"""Compositions as vectors and back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hpcgen.config import EadConfig, PairSpectrumConfig, RepresentationConfig
-from hpcgen.crystal import Crystal
 from hpcgen.represent.composition import CompositionCodec, order_elements, species_channels, whole_counts
-from hpcgen.represent.descriptor import descriptor_attrs, make_descriptor, relabel, representation_config
 
 ELEMENTS = order_elements([38, 22, 8, 29, 9, 56, 54])
 CODEC = CompositionCodec(ELEMENTS, 4)
@@ -96,41 +93,3 @@ def test_whole_counts_are_the_least_squares_ones() -> None:
 def test_absurd_numbers_of_atoms_are_refused(counts: list[float], n_atoms: float) -> None:
     with pytest.raises(ValueError, match="no numbers of atoms"):
         whole_counts(np.array(counts), n_atoms)
-
-
-def test_relabelling_channels_equals_encoding_the_relabelled_crystal() -> None:
-    config = RepresentationConfig()
-    descriptor = make_descriptor(config)
-    rng = np.random.default_rng(1)
-    c = Crystal(np.diag([4.0, 4.5, 5.0]), rng.random((6, 3)), [8] * 6)
-    species = np.array([0, 1, 1, 2, 2, 3])
-    vector = descriptor.encode(c, species, 4)
-    for old_to_new in ([1, 0, 2, 3], [3, 2, 0, 1], [0, 1, 1, 2], [0, 0, 0, 0]):
-        new = max(old_to_new) + 1
-        mixing = np.array([[float(n == a) for n in old_to_new] for a in range(new)])
-        expected = descriptor.encode(c, np.array(old_to_new)[species], new)
-        np.testing.assert_allclose(relabel(config, vector, mixing), expected, atol=1e-10 * np.abs(vector).max())
-
-
-def test_unused_channels_can_be_left_out() -> None:
-    config = RepresentationConfig()
-    descriptor = make_descriptor(config)
-    c = Crystal(np.eye(3) * 4, np.random.default_rng(2).random((4, 3)), [8] * 4)
-    species = np.array([0, 0, 1, 1])
-    dropped = relabel(config, descriptor.encode(c, species, 5), np.eye(2, 5))
-    np.testing.assert_allclose(dropped, descriptor.encode(c, species, 2), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        RepresentationConfig(pair_spectrum=PairSpectrumConfig(rdf_bins=7, s_bins=5)),
-        RepresentationConfig(descriptor="ead", ead=EadConfig(cutoff=5, eta=[2.0], centres=10)),
-    ],
-    ids=lambda c: c.descriptor,
-)
-def test_a_file_restores_its_descriptor(config: RepresentationConfig) -> None:
-    restored = representation_config(descriptor_attrs(config))
-    assert restored == config
-    descriptor = make_descriptor(restored)
-    assert len(descriptor.names(3)) == descriptor.length(3)
