@@ -123,8 +123,9 @@ def rebuild(real: Crystal, settings: config.Config) -> Result:
     target, lattice = rebuilder.pose(real, real.formula)
     built, solution, _ = rebuilder.solve(target, lattice, real.numbers, real.formula)
     species, elements = species_channels(real.numbers)
-    reached = rebuilder.descriptor.encode(built, species, len(elements))
-    return Result(real, built, rebuilder.descriptor, target, reached, solution, match(built, real))
+    descriptor = rebuilder.link(real.numbers).descriptor
+    reached = descriptor.encode(built, species, len(elements))
+    return Result(real, built, descriptor, target, reached, solution, match(built, real))
 
 
 def headline(result: Result) -> str:

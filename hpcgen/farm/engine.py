@@ -16,7 +16,7 @@ from hpcgen import __version__
 from hpcgen.config import FarmConfig
 from hpcgen.errors import EXIT_INTERNAL, HpcgenError
 from hpcgen.farm import agreement
-from hpcgen.farm.channel import Channel, exit_with, part
+from hpcgen.farm.channel import Channel, exit_together, part
 from hpcgen.farm.result import FarmResult
 from hpcgen.farm.solo import obey, order_received
 from hpcgen.farm.starts import Farm
@@ -78,7 +78,7 @@ def run(
         return value
     except BaseException as error:
         if isinstance(error, SystemExit):
-            exit_with(int(error.code or 0))
+            exit_together(int(error.code or 0), farm.channel)
             raise
         if world.size == 1:
             raise

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen.errors import LaunchError
-from hpcgen.farm.channel import Channel, DeadRankError, exit_with, have_parted, leave, survives_deaths
+from hpcgen.farm.channel import Channel, DeadRankError, exit_together, exit_with, have_parted, leave, survives_deaths
 from hpcgen.farm.deadline import STDERR
 
 INIT_SECONDS = 600.0  # on a slow file system some ranks need minutes to load their programs
@@ -73,8 +73,9 @@ class World:
         try:
             return call(channel)
         except DeadRankError:
-            if code := channel.code_of_leavers():
-                exit_with(code)
+            code, left = channel.code_of_leavers()
+            if code:
+                exit_together(code, left)
                 raise SystemExit(code) from None
             raise LaunchError(
                 "a rank died before the stage began", remedy="run the same command again: it resumes"

@@ -39,6 +39,7 @@ PAPER_SEARCH = BasinHoppingConfig(trials=6, hops=7, iterations=300, step=1.0)
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-12  # Adam's usual constants, without a floor that the small loss would feel
 
 _DISTANCE = 0.03  # weight of what a pair lacks of the smallest distance: two atoms on one spot cost this much
+_STEEPEST = 1e150  # largest derivative that Adam is given
 _CLOSE = 0.1  # angstrom: least scale of distances, where a target has none
 
 
@@ -248,6 +249,7 @@ def minimise(
         if residual[np.argmin(best_loss)] <= enough:
             return best, best_loss, residual, k * trials
         rate = learning_rate * 0.5 * (1.0 + np.cos(np.pi * (k - 1) / iterations))
+        np.clip(g, -_STEEPEST, _STEEPEST, out=g)  # atoms on top of each other; its square must stay finite
         m = BETA1 * m + (1.0 - BETA1) * g
         v = BETA2 * v + (1.0 - BETA2) * g * g
         step = rate * (m / (1.0 - BETA1**k)) / (np.sqrt(v / (1.0 - BETA2**k)) + EPSILON)

@@ -15,21 +15,54 @@ from hpcgen.represent.compiled import EXACT, FAST
 
 
 @njit(**FAST)
-def _add_field(field, phi, where, sign):
-    """field(g) += sign * phi(g - where) on the torus, for every grid point; field and phi (n1, n2, n3, K)."""
+def _add_field(field, phi, where):
+    """field(g) += phi(g - where) on the torus, for every grid point; field and phi (n1, n2, n3, K)."""
     n1, n2, n3, size = phi.shape
     for a in range(n1):
-        a2 = (a - where[0]) % n1
         for b in range(n2):
-            b2 = (b - where[1]) % n2
-            for run in range(2):  # two contiguous runs along the last axis
-                start = where[2] if run == 0 else 0
-                stop = n3 if run == 0 else where[2]
-                shift = where[2] if run == 0 else where[2] - n3
-                to = field[a, b, start:stop].reshape((stop - start) * size)
-                add = phi[a2, b2, start - shift : stop - shift].reshape((stop - start) * size)
-                for k in range(len(to)):
-                    to[k] += sign * add[k]
+            row = phi[(a - where[0]) % n1, (b - where[1]) % n2]
+            c2 = -where[2] % n3
+            for c in range(n3):
+                to, add = field[a, b, c], row[c2]
+                for k in range(size):
+                    to[k] += add[k]
+                c2 = c2 + 1 if c2 + 1 < n3 else 0
+
+
+@njit(**FAST)
+def _move_field(field, phi, old, new):
+    """field(g) += phi(g - new) - phi(g - old), in one pass over memory, which is what it costs."""
+    n1, n2, n3, size = phi.shape
+    for a in range(n1):
+        for b in range(n2):
+            row1 = phi[(a - new[0]) % n1, (b - new[1]) % n2]
+            row2 = phi[(a - old[0]) % n1, (b - old[1]) % n2]
+            c1, c2 = -new[2] % n3, -old[2] % n3
+            for c in range(n3):
+                to, plus, minus = field[a, b, c], row1[c1], row2[c2]
+                for k in range(size):
+                    to[k] += plus[k] - minus[k]
+                c1 = c1 + 1 if c1 + 1 < n3 else 0
+                c2 = c2 + 1 if c2 + 1 < n3 else 0
+
+
+@njit(**FAST)
+def _exchange_fields(field, other, phi, old, new):
+    """The atom of `field` moves from old to new, that of `other` the opposite way: one difference serves both."""
+    n1, n2, n3, size = phi.shape
+    for a in range(n1):
+        for b in range(n2):
+            row1 = phi[(a - new[0]) % n1, (b - new[1]) % n2]
+            row2 = phi[(a - old[0]) % n1, (b - old[1]) % n2]
+            c1, c2 = -new[2] % n3, -old[2] % n3
+            for c in range(n3):
+                to, off, plus, minus = field[a, b, c], other[a, b, c], row1[c1], row2[c2]
+                for k in range(size):
+                    v = plus[k] - minus[k]
+                    to[k] += v
+                    off[k] -= v
+                c1 = c1 + 1 if c1 + 1 < n3 else 0
+                c2 = c2 + 1 if c2 + 1 < n3 else 0
 
 
 @njit(**FAST)
@@ -122,9 +155,7 @@ def _try_swap(i, j, field, phi, x, species, residual, total, temperature, state)
     hot = temperature * total
     if not (change < 0 or (hot > 0 and uniform(state) < math.exp(-change / hot))):
         return 0.0
-    for c, sign in ((s, np.float32(1)), (e, np.float32(-1))):
-        _add_field(field[c], phi, x[j], sign)
-        _add_field(field[c], phi, x[i], -sign)
+    _exchange_fields(field[s], field[e], phi, x[i], x[j])
     for z in range(3):
         x[i, z], x[j, z] = x[j, z], x[i, z]
     for d in range(channels):
@@ -160,7 +191,7 @@ def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state)
     n, channels = len(species), len(target)
     field = np.zeros((channels, n1, n2, n3, size), np.float32)
     for atom in range(n):
-        _add_field(field[species[atom]], phi, x[atom], np.float32(1))
+        _add_field(field[species[atom]], phi, x[atom])
     residual, offset = np.empty_like(target), np.empty((channels, size), np.float32)
     weight, loss = np.empty(channels, np.float32), np.empty(n1 * n2 * n3, np.float32)
     order, new = np.arange(n), np.empty(3, np.int64)
@@ -195,14 +226,15 @@ def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state)
             if new[0] == x[i, 0] and new[1] == x[i, 1] and new[2] == x[i, 2]:
                 continue
             moved += 1
-            _add_field(field[s], phi, x[i], np.float32(-1))
-            x[i] = new
+            way = phi[(new[0] - x[i, 0]) % n1, (new[1] - x[i, 1]) % n2, (new[2] - x[i, 2]) % n3]
             for d in range(channels):
                 factor = np.float32((math.sqrt(2.0) if d == s else 1.0) / n)
                 at = field[d, new[0], new[1], new[2]]
                 for k in range(size):
-                    residual[s, d, k] = residual[d, s, k] = factor * (offset[d, k] + at[k])
-            _add_field(field[s], phi, new, np.float32(1))
+                    own = way[k] if d == s else np.float32(0)  # no atom feels itself
+                    residual[s, d, k] = residual[d, s, k] = factor * (offset[d, k] + at[k] - own)
+            _move_field(field[s], phi, x[i], new)
+            x[i] = new
             total = others + loss[g]
         if channels > 1:
             for atom in range(n):

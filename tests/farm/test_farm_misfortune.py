@@ -94,16 +94,18 @@ def test_a_task_that_hangs_outside_python_is_set_aside_by_the_next_start(tmp_pat
 
 
 @mpi
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_a_stop_signal_drops_a_long_task_and_does_not_blame_it(tmp_path: Path, ranks: int, alone: str) -> None:
-    process = start(tmp_path, ranks, "slow-once")
+@pytest.mark.parametrize(("ranks", "ulfm"), [(0, False), (2, False), (6, True)])
+def test_a_stop_signal_drops_a_long_task_and_does_not_blame_it(
+    tmp_path: Path, ranks: int, ulfm: bool, alone: str
+) -> None:
+    process = start(tmp_path, ranks, "slow-once", ulfm=ulfm)
     begun = make_id("farm", "sample", MISBEHAVE).encode()
     wait_for(lambda: any(begun in path.read_bytes()[-17:] for path in tmp_path.glob("shards/attempts-*")))
     process.send_signal(signal.SIGUSR1)
     code, text = finish(process)
     assert code == EXIT_REQUEUE, text
     assert "was dropped for the stop signal" in text
-    code, text = run(tmp_path, ranks, "slow-once", HURRY="1")
+    code, text = run(tmp_path, ranks, "slow-once", ulfm=ulfm, HURRY="1")
     assert code == 0, text
     assert "its process died" not in text
     assert store.content_digest(tmp_path / "out.h5") == alone

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcgen.config import PairSpectrumConfig
-from hpcgen.reconstruct.grid import build_grid, divisions, pair_targets
+from hpcgen.reconstruct.grid import BASIS_ERROR, build_grid, divisions, pair_targets
 from hpcgen.reconstruct.kernels import anneal
 from hpcgen.reconstruct.polish import polish
 from hpcgen.reconstruct.streams import heat_bath, uniform
@@ -77,7 +77,7 @@ def test_grid_table_is_the_pair_function_of_the_descriptor(cell):
         q = pairs_alone(tables, cart, two, 2)
         pair = q.reshape(-1)[np.r_[24:48, 72 + 32 : 72 + 64]]  # the pair (0, 1) of both blocks
         table = grid.basis @ grid.phi[tuple(point)] / 2
-        assert np.linalg.norm(table - pair) < 0.05 * np.linalg.norm(pair) + 0.02
+        assert np.linalg.norm(table - pair) < BASIS_ERROR * np.linalg.norm(pair) + 0.02
 
 
 def test_loss_of_the_annealing_is_the_distance_of_descriptors(cell):
@@ -108,7 +108,7 @@ def test_greedy_annealing_never_gets_worse(cell):
     losses = [
         anneal(grid.phi, SPECIES, projected, x, -1, 0, 0.1, 0.02, 1, np.array([5], np.uint64))[0] for _ in range(6)
     ]
-    assert losses == sorted(losses, reverse=True)
+    assert (np.diff(losses) <= 1e-5 * losses[-1]).all()  # fields are summed in single precision
     assert losses[-1] < losses[0]
 
 
