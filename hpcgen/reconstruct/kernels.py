@@ -13,6 +13,8 @@ from numba import njit
 from hpcgen.reconstruct.streams import heat_bath, uniform
 from hpcgen.represent.compiled import EXACT, FAST
 
+EXCHANGE_EVERY = 2  # sweeps: while it is hot most exchanges are taken, and cost more than the moves of atoms
+
 
 @njit(**FAST)
 def _add_field(field, phi, where):
@@ -173,8 +175,8 @@ def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state)
     """Heat-bath annealing of atoms on a grid; x (n, 3) int64 holds the best positions afterwards.
 
     Every sweep moves each atom to a position drawn from the Boltzmann distribution over the whole grid at a
-    temperature relative to the current loss, falling geometrically from t_hot to t_cold, and tries to exchange
-    every pair of unlike atoms. `greedy` sweeps at temperature zero follow, until nothing moves.
+    temperature relative to the current loss, falling geometrically from t_hot to t_cold; every `EXCHANGE_EVERY`-th
+    one then tries to exchange every pair of unlike atoms. `greedy` sweeps at temperature zero follow, until nothing moves.
 
     Args:
         phi: (n1, n2, n3, K) float32, see `Grid`.
@@ -236,7 +238,7 @@ def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state)
             _move_field(field[s], phi, x[i], new)
             x[i] = new
             total = others + loss[g]
-        if channels > 1:
+        if channels > 1 and (sweep % EXCHANGE_EVERY == 0 or t == 0.0):
             for atom in range(n):
                 for other in range(atom):
                     if species[atom] != species[other]:
