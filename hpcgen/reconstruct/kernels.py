@@ -176,7 +176,8 @@ def anneal(phi, species, target, x, fixed, sweeps, t_hot, t_cold, greedy, state)
 
     Every sweep moves each atom to a position drawn from the Boltzmann distribution over the whole grid at a
     temperature relative to the current loss, falling geometrically from t_hot to t_cold; every `EXCHANGE_EVERY`-th
-    one then tries to exchange every pair of unlike atoms. `greedy` sweeps at temperature zero follow, until nothing moves.
+    one then tries to exchange every pair of unlike atoms. `greedy` sweeps at temperature zero follow, until nothing
+    moves.
 
     Args:
         phi: (n1, n2, n3, K) float32, see `Grid`.
