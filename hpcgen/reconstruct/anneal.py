@@ -1,4 +1,7 @@
-"""Grid annealing: finds the crystal of a pair spectrum by heat bath on a grid, then Levenberg-Marquardt.
+"""Finds the crystal of a pair spectrum: phase retrieval or heat bath on a grid, then Levenberg-Marquardt.
+
+One element has a structure factor whose phases can be retrieved (`phasing.py`), which takes a tenth to a hundredth of
+the time of annealing. It gets most of the starts of such targets; all others anneal.
 
 Budgets are counted in starts, sweeps and iterations, never in seconds, and every start draws from its own
 stream of the seed: the same target and seed give the same crystal on every rank, in threads and in processes.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +22,7 @@ from hpcgen.reconstruct.grid import Grid, build_grid, pair_targets
 from hpcgen.reconstruct.groups import lattice_operations
 from hpcgen.reconstruct.kernels import anneal
 from hpcgen.reconstruct.orbits import symmetric_start
+from hpcgen.reconstruct.phasing import Phasing, phasing, retrieve
 from hpcgen.reconstruct.polish import polish
 from hpcgen.reconstruct.solution import Solution, StopReason
 from hpcgen.represent.composition import species_channels
@@ -25,6 +30,10 @@ from hpcgen.represent.pair_kernels import PairTables
 from hpcgen.represent.pair_spectrum import PairSpectrum
 from hpcgen.represent.three_body import PairSpectrumThreeBody
 
+PHASED = 4  # of the starts for one element every so many-th anneals, in case that phases cannot be retrieved
+RETRIEVAL = (4, 1e-4)  # iterations of a phase retrieval at most over the squared number of atoms, and its damping
+MOST_PAIRED = 32  # atoms whose square counts there: a start for more takes no longer than one that anneals
+RETRIEVAL_NOISY = (1, 1e-2)  # noise is never met, so that a run goes on to its end
 BATCH = 8  # starts between two rounds of full polishing; the first start is a batch of its own
 POLISHED = 2  # best starts of a batch that get the full polish
 ELITES = 4  # best crystals that relocations start from
@@ -58,18 +67,38 @@ class _Search:
     """The state of one search, in scaled lengths. `target` is without the self terms, constants of the cell."""
 
     tables: PairTables
-    grid: Grid
-    operations: tuple[NDArray[np.int64], NDArray[np.int64]]
     species: NDArray[np.int64]
     n_channels: int
     target: FloatArray
-    pair_target: NDArray[np.float32]
     fixed: int
     limit: int
+    exact: bool
+    grid_step: float
     iterations: int = 0
     starts: list[_Start] = field(default_factory=list)
     elites: list[_Start] = field(default_factory=list)
     trace: list[tuple[int, float]] = field(default_factory=list)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Made when the first start anneals."""
+        return build_grid(self.tables, self.grid_step)
+
+    @cached_property
+    def operations(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Matrices and orders, see `lattice_operations`."""
+        return lattice_operations(self.tables.cell, self.grid.shape, LATTICE_TOLERANCE)
+
+    @cached_property
+    def pair_target(self) -> NDArray[np.float32]:
+        """(C, C, K), see `pair_targets`."""
+        bins = (len(self.tables.centres), self.tables.weights.shape[1])
+        return pair_targets(self.target, self.n_channels, bins, self.grid.basis)
+
+    @cached_property
+    def phasing(self) -> Phasing:
+        """The problem of `retrieve`, for one channel."""
+        return phasing(self.tables, self.target, len(self.species))
 
     def refine(self, start: _Start, iterations: int, enough: float) -> None:
         """Polish a start in place."""
@@ -133,6 +162,8 @@ class AnnealSolver:
         target = self.descriptor.encode(Crystal(lattice, frac, numbers), species_channels(numbers)[0], 2)
         tiny = AnnealConfig(grid_step=1.5, starts=1, sweeps=2, polish=2, tolerance=1e-30)
         AnnealSolver(self.descriptor, tiny).solve(target, lattice, numbers, 0)
+        alone = self.descriptor.encode(Crystal(lattice, frac, numbers[1:2].repeat(3)), np.zeros(3, np.int64), 1)
+        AnnealSolver(self.descriptor, tiny).solve(alone, lattice, numbers[1:2].repeat(3), 0)
 
     def solve(
         self, target: ArrayLike, lattice: ArrayLike, numbers: ArrayLike, seed: int, noise_floor: float = 0.0
@@ -150,18 +181,15 @@ class AnnealSolver:
             return self._solution(np.zeros((1, 3)), q, norm, lattice, species, noise_floor)
         own = self.pair.self_terms(tables, np.bincount(species, minlength=channels), channels)
         wanted = q[: len(own)] - own
-        bins = (self.pair.config.rdf_bins, self.pair.structure_factor.bins)
-        grid = build_grid(tables, self.config.grid_step)
         search = _Search(
             tables=tables,
-            grid=grid,
-            operations=lattice_operations(tables.cell, grid.shape, LATTICE_TOLERANCE),
             species=species,
             n_channels=channels,
             target=wanted,
-            pair_target=pair_targets(wanted, channels, bins, grid.basis),
             fixed=int(np.argmin(np.bincount(species, minlength=channels)[species])),
             limit=self.starts(n),
+            exact=noise_floor == 0,
+            grid_step=self.config.grid_step,
         )
         reason = self._search(search, np.random.default_rng(seed), norm * norm, noise_floor * noise_floor)
         frac = search.best.x @ tables.inverse
@@ -226,6 +254,17 @@ class AnnealSolver:
         return "budget"
 
     def _start(self, search: _Search, rng: np.random.Generator) -> _Start:
+        """A start of either kind, before its polish."""
+        if search.n_channels == 1 and len(search.starts) % PHASED != PHASED - 1:
+            n = len(search.species)
+            state = rng.integers(0, 2**63, 1).astype(np.uint64)
+            per_pair, damping = RETRIEVAL if search.exact else RETRIEVAL_NOISY
+            x, _, done = retrieve(search.phasing, n, per_pair * min(n, MOST_PAIRED) ** 2, damping, state)
+            search.iterations += done
+            return _Start(np.inf, x, independent=True)
+        return self._annealed(search, rng)
+
+    def _annealed(self, search: _Search, rng: np.random.Generator) -> _Start:
         """A start annealed on the grid: orbits of a random group, an elite with some atoms relocated, or all atoms."""
         config, grid = self.config, search.grid
         shape = np.array(grid.shape)
