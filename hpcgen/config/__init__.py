@@ -14,34 +14,25 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hpcgen.config.sections import (
-    AnnealConfig,
-    BasinHoppingConfig,
-    Config,
+from hpcgen.config.base import Section
+from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
+from hpcgen.config.reconstruction import AnnealConfig, BasinHoppingConfig, ReconstructConfig, RoundTripConfig
+from hpcgen.config.representation import (
     DataConfig,
-    DiffusionConfig,
     EadConfig,
-    FarmConfig,
-    HullConfig,
-    ModelConfig,
     PairSpectrumConfig,
     PrototypeData,
-    ReconstructConfig,
-    RelaxConfig,
-    ReportConfig,
     RepresentationConfig,
-    RoundTripConfig,
-    SampleConfig,
-    ScreenConfig,
-    Section,
     ThreeBodyConfig,
-    TrainConfig,
 )
+from hpcgen.config.sections import Config
 from hpcgen.errors import ConfigError
 
 __all__ = [
     "AnnealConfig",
     "BasinHoppingConfig",
+    "ConditionsConfig",
     "Config",
     "DataConfig",
     "DiffusionConfig",
