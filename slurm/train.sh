@@ -1,10 +1,11 @@
 #!/bin/bash
 #SBATCH --job-name=hpcgen-train
 #SBATCH --time=04:00:00
+#SBATCH --signal=B:USR1@120
 #SBATCH --open-mode=append
 #SBATCH --requeue
 # Training: one task per GPU, or one per node without GPUs; the tasks find each other by Slurm's variables.
-# An interrupted training starts over, so ask for enough time.
+# Before its time is up it writes a checkpoint, goes back into the queue, and then goes on from there.
 #   sbatch [--nodes=2 --ntasks-per-node=4 --gpus-per-node=4] slurm/train.sh CONFIG [RUN_DIR]
 here=${HPCGEN_SLURM_DIR:-$(scontrol show job "${SLURM_JOB_ID:-none}" | sed -n 's/^ *Command=//p')}
 HPCGEN_SLURM_DIR=${here%%/train.sh*} # Slurm runs a copy of this script; its companions lie beside the original
@@ -15,7 +16,6 @@ fi
 # shellcheck source=slurm/job.sh
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin train.sh "$@"
-HPCGEN_MAX_RESTARTS=1 # each restart of a training begins anew
 
 hpcgen_step hpcgen doctor
 hpcgen_step hpcgen data

@@ -1,4 +1,4 @@
-"""Processes of a training run: one, or several started by torchrun or by srun.
+"""Processes of a training run: one, or several started by torchrun, by srun or by `hpcgen run` (local.py).
 
     hpcgen train CONFIG                                                      one process
     torchrun --standalone --nproc-per-node=2 -m hpcgen train CONFIG          one node
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcgen.errors import LaunchError
+from hpcgen.errors import LaunchError, TrainingError
+from hpcgen.train.plain import dumps, loads
 
 PATIENCE = timedelta(hours=2)  # the others wait this long for process 0 to encode the data
 
@@ -69,14 +71,42 @@ class Processes:
             dist.all_reduce(value)
         return value
 
-    def from_first(self, value: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Process 0's tensor of this shape and dtype, on every process' device."""
-        if value is None:
-            value = torch.empty(shape, dtype=dtype)
-        value = value.to(self.device, dtype).contiguous()
-        if self.size > 1:
-            dist.broadcast(value, 0)
-        return value
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process; all call it."""
+        if self.size == 1:
+            return flag
+        return bool(self.total(torch.tensor(int(flag), device=self.device)).item())
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.any(False)
+
+    def first_does(self, make: Callable[[], Any]) -> Any:
+        """What `make` returns on process 0, on every process; the others do not call it.
+
+        It is passed on as a checkpoint is stored: numbers, text, lists, dicts and tensors, on the CPU.
+
+        Raises:
+            TrainingError: on the others, if `make` raises on process 0.
+        """
+        if self.size == 1:
+            return make()
+        content, size = b"", -1
+        try:
+            if self.first:
+                made = make()
+                content = dumps(made)
+                size = len(content)
+        finally:
+            sizes = torch.tensor([size], device=self.device)
+            dist.broadcast(sizes, 0)
+        if sizes.item() < 0:
+            raise TrainingError("process 0 could not prepare the training", remedy="read its message")
+        blob = torch.empty(int(sizes.item()), dtype=torch.uint8, device=self.device)
+        if self.first:
+            blob.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(blob, 0)
+        return made if self.first else loads(blob.cpu().numpy().tobytes())
 
 
 def pick_device(choice: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -181,7 +211,14 @@ def _slurm_address() -> str:
 
 
 def _threads(local_size: int) -> int:
-    """CPU threads of each process: this node's cores dealt out; torchrun by itself would leave one."""
-    if "SLURM_CPUS_PER_TASK" in os.environ and "SLURM_STEP_ID" in os.environ:
-        return int(os.environ["SLURM_CPUS_PER_TASK"])
-    return max(1, len(os.sched_getaffinity(0)) // local_size)
+    """CPU threads of each process: the cores of this job on this node, dealt out; torchrun by itself would leave one.
+
+    More threads than cores are not just useless: those of OpenMP wait for each other spinning.
+    """
+    env, cores = os.environ, len(os.sched_getaffinity(0))
+    if "SLURM_STEP_ID" in env:
+        if env.get("SLURM_CPUS_PER_TASK", "").isdigit():
+            return int(env["SLURM_CPUS_PER_TASK"])
+        if env.get("SLURM_CPUS_ON_NODE", "").isdigit():  # the affinity says more where Slurm binds nobody
+            cores = min(cores, int(env["SLURM_CPUS_ON_NODE"]))
+    return max(1, cores // local_size)

@@ -1,254 +1,164 @@
-"""The training loop: AdamW, warm-up and cosine decay, clipped gradients, a moving average of the weights.
+"""The training of one part: steps, lines of train.csv, checkpoints, stopping and going on.
 
-Everything random is drawn for the global batch from a stream that the run's seed and the step (or epoch) number
-determine, so that it does not depend on the number of processes.
+A training that was interrupted and goes on equals one that was not, on the CPU bit by bit: what is drawn follows from
+the seed and the step (`batches.py`), and the rest of the state is in the checkpoints (`keeper.py`). With another number
+of processes the global batches are the same, and sums round differently.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 from tqdm import tqdm
 
-from hpcgen import diffusion, models
 from hpcgen.config import Config
-from hpcgen.diffusion.objective import draw_times
-from hpcgen.errors import LaunchError, TrainingError
-from hpcgen.flow import seed_of
 from hpcgen.train.ddp import Processes
-
-if TYPE_CHECKING:
-    from hpcgen.diffusion.objective import Objective
+from hpcgen.train.history import History
+from hpcgen.train.keeper import Keeper
+from hpcgen.train.part import Part, Rows
+from hpcgen.train.trainer import Trainer, learning_rate
+from hpcgen.train.validation import validation_loss
 
 log = logging.getLogger("hpcgen")
 
-COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate", "samples_per_s", "seconds")
-Params = tuple[Tensor, ...] | list[Tensor]
-VALIDATION_DRAWS = 4096  # at least so many (row, time, noise) triples, the same at every validation
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """What a checkpoint takes from the loop: the network after `step` and its moving average."""
-
-    step: int
-    model: dict[str, Tensor]
-    ema: dict[str, Tensor]
+Score = Callable[[int, nn.Module], dict[str, float]]
+"""(step, network with averaged weights) -> what to write down of a small sample, by column of train.csv."""
 
 
 def train(
+    part: Part,
     config: Config,
-    data: Tensor,
-    validation: Tensor,
+    data: Rows,
+    validation: Rows,
     procs: Processes,
     *,
-    keep: Callable[[Weights], None],
-    csv_path: Path | None = None,
-) -> nn.Module:
-    """Train the configured network, and return it with its averaged weights (in evaluation mode).
+    keeper: Keeper | None = None,
+    history: History | None = None,
+    score: Score | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trainer:
+    """Train a part, from its newest checkpoint on if there is one, to the last step or until told to stop.
 
     Args:
-        config: sections model, diffusion, train and the seed are used.
-        data: (M, *shape) float32 scaled training vectors, on the device, the same on every process.
-        validation: (V, *shape) likewise; V may be 0, then there is no validation loss.
-        procs: this process among those of the run.
-        keep: called on process 0 every `train.checkpoint_every` steps and after the last.
-        csv_path: where process 0 writes the columns `COLUMNS`, a line every `train.validate_every` steps.
+        part: what is trained.
+        config: the section train and the seed are used.
+        data: training rows by name, (M, ...) float32, the same on every process.
+        validation: validation rows likewise, (V, ...); V may be 0, then there is no validation loss.
+        procs: this process among those of the run; all call this.
+        keeper: checkpoints; used on process 0, where None stores none.
+        history: train.csv; used on process 0, where None writes none.
+        score: called on process 0 for every `train.score_every`-th line of train.csv and the last.
+        stop: looked at between steps on every process; if one is told to stop, all do, with a checkpoint.
+
+    Returns:
+        The trainer; its `step` is below `train.steps` if it was told to stop.
 
     Raises:
-        TrainingError: if there are no data, or a loss is not a finite number. What was kept before stays.
-        LaunchError: if there are more processes than samples in a batch.
+        TrainingError: if there are no data, a batch does not fit into memory, or a gradient is not a finite number.
+            What was kept before stays.
+        CheckpointError: if there are checkpoints of another family, configuration or data set.
+        LaunchError: if there are more processes than rows in a batch.
+        StoreError: if a checkpoint cannot be written.
     """
     settings = config.train
-    batch = effective_batch(settings.batch, len(data), procs)
-    torch.manual_seed(seed_of(config.seed, "weights", "train"))
-    model = models.build(config.model, tuple(data.shape[1:])).to(procs.device)
-    wrapped = procs.wrap(model)
-    ema = AveragedModel(model, multi_avg_fn=moving_average(settings.ema))
-    optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99))
-    schedule = diffusion.Schedule.of(config.diffusion.schedule, config.diffusion.steps)
-    objective = diffusion.OBJECTIVES[config.diffusion.objective]
-    batches = Batches(data, batch, config.seed, schedule)
-    started = lap = time.perf_counter()
-    running, since = 0.0, 0
-    with _Table(csv_path if procs.first else None) as write:
-        bar = tqdm(range(1, settings.steps + 1), "train", unit="step", disable=None if procs.first else True)
-        for step in bar:
-            rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            x0, t, eps = batches.share(step - 1, procs)
-            losses = diffusion.loss(wrapped, x0, t, eps, schedule, objective)
-            optimiser.zero_grad(set_to_none=True)
-            procs.mean_loss(losses, batch).backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-            # After DDP's average every process holds the same gradients, so that all stop at the same step.
-            if not math.isfinite(norm.item()):
-                raise TrainingError(
-                    f"the gradient is not a finite number at step {step} (loss on process {procs.rank}: "
-                    f"{losses.mean().item():.4g}, learning rate {rate:.2g})",
-                    remedy="lower train.learning_rate; checkpoint.partial.pt keeps the last good state, if any",
-                )
-            optimiser.step()
-            ema.update_parameters(model)
-            running, since = running + losses.sum().item(), since + 1
+    session = _Session(part, config, data, validation, procs, keeper, history, score)
+    trainer = session.trainer
+    stopped = False
+    quiet = None if procs.first else True  # None: no bar unless on a terminal
+    with tqdm(total=settings.steps, initial=trainer.step, desc=f"train {part.name}", unit="step", disable=quiet) as bar:
+        while trainer.step < settings.steps and not stopped:
+            trainer.advance()
+            bar.update()
+            step = trainer.step
             last = step == settings.steps
-            if last or step % settings.validate_every == 0:
-                valid = validation_loss(ema.module, validation, procs, schedule, objective, config.seed)
-                mean = procs.total(torch.tensor(running, device=procs.device)).item() / (since * batch)
-                now = time.perf_counter()
-                speed = since * batch / (now - lap)
-                write((step, f"{mean:.6g}", f"{valid:.6g}", f"{rate:.4g}", f"{speed:.1f}", f"{now - started:.1f}"))
-                if procs.first:
-                    log.info(
-                        "train: step %d of %d, loss %.4f, validation %.4f, %.0f samples/s",
-                        step, settings.steps, mean, valid, speed,
-                    )  # fmt: skip
-                    bar.set_postfix(loss=f"{mean:.4f}", validation=f"{valid:.4f}")
-                running, since, lap = 0.0, 0, time.perf_counter()
-            if procs.first and (last or step % settings.checkpoint_every == 0):
-                keep(Weights(step, model.state_dict(), ema.module.state_dict()))
-    return ema.module.eval()
+            line = last or step % settings.validate_every == 0
+            keep = last or step % settings.checkpoint_every == 0
+            if line or keep or step % trainer.look == 0:
+                trainer.check()
+                stopped = procs.any(stop())
+                if line:
+                    bar.set_postfix_str(session.write_line(), refresh=False)
+                if keep or stopped:
+                    session.keep()
+    session.close()
+    procs.wait()  # a launcher may end all processes when one has ended, and process 0 still writes
+    return trainer
 
 
-def effective_batch(batch: int, rows: int, procs: Processes) -> int:
-    """The global batch: at most the rows there are, at least one sample for each process.
+class _Session:
+    """A training with what is written down and kept of it; all processes call its methods together."""
 
-    Raises:
-        TrainingError: if there are no rows.
-        LaunchError: if there are more processes than samples in a batch.
-    """
-    if rows == 0:
-        raise TrainingError("there are no training vectors", remedy="give more data, or lower data.test_fraction")
-    if batch > rows and procs.first:
-        log.warning("train.batch is %d and there are %d training vectors: batches of %d", batch, rows, rows)
-    batch = min(batch, rows)
-    if batch < procs.size:
-        raise LaunchError(
-            f"{procs.size} processes share batches of {batch}", remedy="start fewer processes, or raise train.batch"
-        )
-    return batch
+    def __init__(
+        self,
+        part: Part,
+        config: Config,
+        data: Rows,
+        validation: Rows,
+        procs: Processes,
+        keeper: Keeper | None,
+        history: History | None,
+        score: Score | None,
+    ) -> None:
+        self.config, self.procs = config, procs
+        self.trainer = trainer = Trainer(part, config, data, procs)
+        self.validation = {name: values.to(procs.device) for name, values in validation.items()}
+        found = procs.first_does(lambda: keeper.newest() if keeper else None)
+        self.best = math.inf
+        if found is not None:
+            trainer.restore(found)
+            self.best = found["best"]
+            if procs.first:
+                log.info("train: %s goes on after step %d of %d", part.name, trainer.step, config.train.steps)
+        self.keeper, self.history, self.score = (keeper, history, score) if procs.first else (None, None, None)
+        self.seconds = self.history.begin(trainer.step) if self.history else 0.0
+        self._lap, self._lap_step = time.perf_counter(), trainer.step
 
+    def write_line(self) -> str:
+        """Measure, write a line of train.csv, and keep the averaged weights if they are the best so far."""
+        trainer, settings, step = self.trainer, self.config.train, self.trainer.step
+        losses = trainer.tally.mean(self.procs)  # waits for the device
+        trainer.tally.clear()
+        elapsed = time.perf_counter() - self._lap
+        speed = (step - self._lap_step) * trainer.batch / elapsed
+        self.seconds += elapsed
+        with trainer.autocast():
+            held_out = validation_loss(trainer.part, trainer.average, self.validation, self.procs, self.config.seed)
+        values = {
+            **losses.columns("train_loss"),
+            **held_out.columns("validation_loss"),
+            "learning_rate": learning_rate(step, settings.steps, settings.learning_rate, settings.warmup),
+            "gradient_norm": losses.norm,
+            "samples_per_s": speed,
+            "seconds": self.seconds,
+        }
+        number = math.ceil(step / settings.validate_every)
+        if self.score and settings.score_every and (step == settings.steps or number % settings.score_every == 0):
+            values |= self.score(step, trainer.average)
+        if self.history:
+            self.history.write(step, values)
+        if held_out.loss < self.best:
+            self.best = held_out.loss
+            if self.keeper:
+                weights = trainer.average.state_dict()
+                self.keeper.save_best({"step": step, "validation_loss": self.best, "ema": weights})
+        said = f"loss {losses.loss:.4f}, validation {held_out.loss:.4f}"
+        if self.procs.first:
+            name = trainer.part.name
+            log.info("train: %s, step %d of %d, %s, %.0f samples/s", name, step, settings.steps, said, speed)
+        self._lap, self._lap_step = time.perf_counter(), step
+        return said
 
-class Batches:
-    """Global batches: the rows in a new order each epoch, with a time and noise for each.
+    def keep(self) -> None:
+        """Store what is needed to go on from here."""
+        state = self.trainer.state() | {"best": self.best}
+        if self.keeper:
+            self.keeper.save(state)
 
-    Batches run on across the ends of epochs, so that every row is used equally often.
-    """
-
-    def __init__(self, data: Tensor, batch: int, seed: int, schedule: diffusion.Schedule) -> None:
-        self.data, self.batch, self.seed, self.schedule = data, batch, seed, schedule
-        self._orders: dict[int, Tensor] = {}
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, f"epoch:{epoch}", "train"))
-            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = torch.randperm(len(self.data), generator=generator)
-        return self._orders[epoch]
-
-    def rows(self, step: int) -> Tensor:
-        """(B,) rows of the batch of this step (from 0)."""
-        size, out = len(self.data), []
-        position, end = step * self.batch, (step + 1) * self.batch
-        while position < end:
-            epoch, start = divmod(position, size)
-            part = self._order(epoch)[start : start + end - position]
-            out.append(part)
-            position += len(part)
-        return torch.cat(out)
-
-    def share(self, step: int, procs: Processes) -> tuple[Tensor, Tensor, Tensor]:
-        """x0 (B', *shape), t (B',), eps (B', *shape) of this process' share, on its device."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, f"step:{step}", "train"))
-        t = draw_times(self.batch, self.schedule, generator)
-        eps = torch.randn(self.batch, *self.data.shape[1:], generator=generator)
-        mine = procs.share(self.batch)
-        rows = self.rows(step)[mine].to(self.data.device)
-        return self.data[rows], t[mine].to(procs.device), eps[mine].to(procs.device)
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps (at most a tenth of all), then half a cosine down to 1 % of the peak."""
-    warmup = min(warmup, steps // 10)
-    if step <= warmup:
-        return peak * step / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def moving_average(decay: float) -> Callable[[Params, Params, Tensor | int], None]:
-    """The update of the averaged weights.
-
-    The decay rises as (1 + n) / (10 + n) up to its final value: otherwise the first steps would weigh in short runs.
-    """
-
-    @torch.no_grad()
-    def update(averaged: Params, current: Params, count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
-@torch.no_grad()
-def validation_loss(
-    model: nn.Module,
-    data: Tensor,
-    procs: Processes,
-    schedule: diffusion.Schedule,
-    objective: Objective,
-    seed: int,
-    chunk: int = 256,
-) -> float:
-    """Mean loss over the rows at fixed times and noises, each row `VALIDATION_DRAWS / V` times; NaN without rows."""
-    if len(data) == 0:
-        return math.nan
-    generator = torch.Generator().manual_seed(seed_of(seed, "noise", "validation"))
-    repeats = min(16, math.ceil(VALIDATION_DRAWS / len(data)))
-    rows = torch.arange(len(data)).repeat(repeats)
-    t = draw_times(len(rows), schedule, generator)[torch.randperm(len(rows), generator=generator)]
-    total = torch.zeros((), device=procs.device, dtype=torch.float64)
-    for number, start in enumerate(range(0, len(rows), chunk)):
-        # Noise is drawn for every chunk, also for those of other processes, so that it is the same for any number.
-        index = rows[start : start + chunk]
-        eps = torch.randn(len(index), *data.shape[1:], generator=generator)
-        if number % procs.size != procs.rank:
-            continue
-        inputs = data[index.to(data.device)], t[start : start + chunk].to(procs.device), eps.to(procs.device)
-        total += diffusion.loss(model, *inputs, schedule, objective).double().sum()
-    return procs.total(total).item() / len(rows)
-
-
-class _Table:
-    """Writes lines of train.csv as they come, so that a killed run leaves what it had."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.file: TextIO | None = None
-
-    def __enter__(self) -> Callable[[tuple[object, ...]], None]:
-        if self.path is None:
-            return lambda row: None
-        self.file = self.path.open("w", newline="", encoding="utf-8")
-        self._write(COLUMNS)
-        return self._write
-
-    def _write(self, row: tuple[object, ...]) -> None:
-        assert self.file is not None
-        csv.writer(self.file).writerow(row)
-        self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
+    def close(self) -> None:
+        """Close files."""
+        if self.history:
+            self.history.close()

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import torch
 
-from hpcgen import diffusion, models
-from hpcgen.config import loads
+from hpcgen.config import Config, loads
+from hpcgen.diffusion.part import DiffusionPart
 from hpcgen.train import ddp
-from hpcgen.train.loop import Batches, train
+from hpcgen.train.checkpoint import Origin
+from hpcgen.train.history import History
+from hpcgen.train.keeper import Keeper
+from hpcgen.train.loop import train
+from hpcgen.train.trainer import Trainer
 
 LENGTH = 12
 BATCHES = (8, 7)  # 7 cannot be dealt out evenly
+STOPPED = 4  # the first line of train.csv, where the processes first look at each other
 
 
 def toy_data(rows: int = 40) -> torch.Tensor:
@@ -34,27 +39,40 @@ train: {{steps: {steps}, batch: {batch}, validate_every: 4, device: cpu, warmup:
 """)
 
 
+def part_of(config: Config) -> DiffusionPart:
+    return DiffusionPart("joint", config.model, config.diffusion, (LENGTH,))
+
+
 def gradients(procs: ddp.Processes, batch: int) -> dict[str, torch.Tensor]:
     """The gradients that the optimiser sees after one global batch."""
     config = configuration(batch)
+    trainer = Trainer(part_of(config), config, {"x": toy_data()}, procs)
     torch.manual_seed(0)
-    model = models.build(config.model, (LENGTH,))
-    torch.nn.init.normal_(model.last.weight)
-    schedule = diffusion.Schedule.of("cosine", 50)
-    x0, t, eps = Batches(toy_data(), batch, 3, schedule).share(0, procs)
-    wrapped = procs.wrap(model)  # held until after backward: DDP averages gradients as long as it lives
-    losses = diffusion.loss(wrapped, x0, t, eps, schedule, diffusion.OBJECTIVES["v"])
-    procs.mean_loss(losses, batch).backward()
-    return {name: p.grad for name, p in model.named_parameters()}
+    torch.nn.init.normal_(trainer.network.last.weight)
+    rows, drawn = trainer.batches.share(0, procs)
+    procs.mean_loss(trainer.part.losses(trainer.forward, rows, drawn), batch).backward()
+    return {name: p.grad for name, p in trainer.network.named_parameters()}
 
 
-def trained(procs: ddp.Processes, folder: Path | None, batch: int = 7, *, broken: bool = False) -> torch.nn.Module:
-    """The network after eight steps; `broken`: the data of the last process are no numbers."""
+def trained(procs: ddp.Processes, folder: Path | None, batch: int = 7, *, broken: bool = False, **options) -> Trainer:
+    """The trainer after eight steps; `broken`: the data of the last process are no numbers."""
     data = toy_data()
     if broken and procs.rank == procs.size - 1:
         data[:] = float("nan")
-    csv_path = folder / f"train-{procs.size}.csv" if folder else None
-    return train(configuration(batch), data[:30], data[30:], procs, keep=lambda weights: None, csv_path=csv_path)
+    if folder and procs.first:
+        options["history"] = History(folder / f"train-{procs.size}.csv", "joint")
+    config = configuration(batch)
+    return train(part_of(config), config, {"x": data[:30]}, {"x": data[30:]}, procs, **options)
+
+
+def preempted(procs: ddp.Processes, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights after a stop that only the last process was told of, and a new start."""
+    folder.mkdir(exist_ok=True)
+    keeper = Keeper(folder / "checkpoints", Origin("toy", "", ""), 2) if procs.first else None
+    looks = iter(range(1, 100))
+    first = trained(procs, folder, keeper=keeper, stop=lambda: next(looks) == 1 and procs.rank == procs.size - 1)
+    assert first.step == STOPPED
+    return trained(procs, folder, keeper=keeper).network.state_dict()
 
 
 def main() -> None:
@@ -67,7 +85,8 @@ def main() -> None:
             "size": procs.size,
             "threads": torch.get_num_threads(),
             "gradients": {batch: gradients(procs, batch) for batch in BATCHES},
-            "weights": trained(procs, folder).state_dict(),
+            "weights": trained(procs, folder).network.state_dict(),
+            "resumed": preempted(procs, folder / "preempted"),
         }
         if procs.first:
             torch.save(result, folder / "result.pt")

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
 
-from hpcgen.errors import CheckpointError
-from hpcgen.train import checkpoint
-from hpcgen.train.checkpoint import Checkpoint, load, save
+from hpcgen.errors import CheckpointError, StoreError
+from hpcgen.train import checkpoint, plain
+from hpcgen.train.checkpoint import Checkpoint, TrainedPart, load, save
+
+
+def example_part(**changes) -> TrainedPart:
+    content = {
+        "shape": [3],
+        "step": 10,
+        "steps": 10,
+        "weights": {"w": torch.randn(2, 3)},
+        "ema": {"w": torch.randn(2, 3)},
+        "ema_step": 8,
+        "lower": torch.zeros(3),
+        "upper": torch.ones(3),
+    }
+    return TrainedPart(**(content | changes))
 
 
 def example(**changes) -> Checkpoint:
     content = {
         "family": "toy",
         "family_state": {"elements": ["Na", "Cl"], "scale": torch.arange(3.0), "nested": {"a": [1, 2.5, None, True]}},
-        "shape": [3],
         "config": "seed: 1\n",
         "config_digest": "abc",
         "dataset_digest": "def",
-        "step": 5,
-        "steps": 10,
-        "weights": {"w": torch.randn(2, 3)},
-        "ema": {"w": torch.randn(2, 3)},
-        "lower": torch.zeros(3),
-        "upper": torch.ones(3),
+        "parts": {"composition": example_part(), "lattice": example_part(shape=[6])},
         "balance": "{}",
         "failures": [["id", "train", "not-encoded", "why"]],
     }
@@ -37,6 +47,8 @@ def example(**changes) -> Checkpoint:
 def same(a, b):
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
+    if isinstance(a, TrainedPart):
+        return same(vars(a), vars(b))
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     return a == b
@@ -46,11 +58,12 @@ def test_round_trip(tmp_path):
     path = tmp_path / "checkpoint.pt"
     written = example()
     save(path, written)
-    read = load(path, family="toy", config_digest="abc")
+    read = load(path, family="toy", config_digest="abc", dataset_digest="def")
     for f in dataclasses.fields(Checkpoint):
         assert same(getattr(written, f.name), getattr(read, f.name)), f.name
-    assert not read.finished
-    assert example(step=10).finished
+    assert list(read.parts) == ["composition", "lattice"]
+    assert read.finished
+    assert not example(parts={"a": example_part(), "b": example_part(step=5)}).finished
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -84,6 +97,32 @@ def test_truncated(tmp_path, share):
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(CheckpointError, match="cannot be read: it is truncated"):
         load(path)
+
+
+def test_a_flipped_bit(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    written = example()
+    save(path, written)
+    whole = bytearray(path.read_bytes())
+    whole[whole.find(written.parts["lattice"].ema["w"].numpy().tobytes()) + 2] ^= 4
+    path.write_bytes(whole)
+    torch.load(path, weights_only=True)  # torch by itself does not notice
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(path)
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save(path, example())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"the file system is full .*earlier checkpoints are safe"):
+        save(path, example(family="other"))
+    assert load(path).family == "toy"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 class Malicious:
@@ -121,24 +160,34 @@ def test_another_torch_file(tmp_path):
 
 def test_newer_format_names_both_versions(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
-    save(path, example(hpcgen_version="9.9"))
+    monkeypatch.setattr(checkpoint, "VERSION", 3)
+    monkeypatch.setattr(plain, "__version__", "9.9")
+    save(path, example())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"format 2, written by hpcgen 9\.9\n.*format 1 or older"):
+    with pytest.raises(CheckpointError, match=r"format 3, written by hpcgen 9\.9\n.*format 2 .*\n.*install the newer"):
+        load(path)
+
+
+def test_older_format_says_what_to_do(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": checkpoint.FORMAT, "format_version": 1, "hpcgen_version": "0.1.0"}, path)
+    with pytest.raises(CheckpointError, match=r"format 1, written by hpcgen 0\.1\.0\n.*\n.*train again"):
         load(path)
 
 
 def test_incomplete(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    torch.save({"format": checkpoint.FORMAT, "format_version": 1, "family": "toy"}, path)
+    plain.write(path, checkpoint.FORMAT, checkpoint.VERSION, {"family": "toy"})
     with pytest.raises(CheckpointError, match="lacks family_state, "):
         load(path)
 
 
-def test_another_family_or_configuration(tmp_path):
+def test_another_family_configuration_or_data_set(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save(path, example())
     with pytest.raises(CheckpointError, match=r"family 'toy'\n.*'pointcloud'"):
         load(path, family="pointcloud")
     with pytest.raises(CheckpointError, match=r"digest abc\n.*xyz"):
         load(path, config_digest="xyz")
+    with pytest.raises(CheckpointError, match=r"other data: content digest def\n.*xyz"):
+        load(path, dataset_digest="xyz")

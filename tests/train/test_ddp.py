@@ -14,7 +14,9 @@ import torch
 
 from hpcgen.errors import LaunchError
 from hpcgen.train import ddp
-from hpcgen.train.loop import effective_batch
+from hpcgen.train.batches import effective_batch
+from hpcgen.train.checkpoint import Origin
+from hpcgen.train.keeper import Keeper
 
 PROGRAM = Path(ddp_program.__file__)
 ALONE = ddp.Processes(0, 1, torch.device("cpu"))
@@ -52,7 +54,7 @@ def test_two_processes_have_the_gradients_of_one(two, batch):
 def test_two_processes_train_to_the_weights_of_one(two):
     result, folder = two
     assert result["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
-    for name, weight in ddp_program.trained(ALONE, folder).state_dict().items():
+    for name, weight in ddp_program.trained(ALONE, folder).network.state_dict().items():
         # Adam divides by the gradient's size, so that rounding of a nearly idle weight shows more
         torch.testing.assert_close(result["weights"][name], weight, atol=2e-4, rtol=2e-3, msg=name)
     tables = [list(csv.DictReader((folder / f"train-{n}.csv").open())) for n in (1, 2)]
@@ -60,6 +62,21 @@ def test_two_processes_train_to_the_weights_of_one(two):
     for a, b in zip(*tables, strict=True):
         for column in ("train_loss", "validation_loss", "learning_rate"):
             assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-3), column
+
+
+def test_all_stop_when_one_is_told_to_and_go_on_exactly(two):
+    result, _ = two
+    for name, weight in result["weights"].items():
+        assert torch.equal(result["resumed"][name], weight), name
+
+
+def test_one_process_goes_on_where_two_were_stopped(two):
+    result, folder = two
+    keeper = Keeper(folder / "preempted/checkpoints", Origin("toy", "", ""), 2)
+    (keeper.folder / "step-000000008.pt").unlink()
+    assert keeper.newest()["step"] == ddp_program.STOPPED
+    for name, weight in ddp_program.trained(ALONE, None, keeper=keeper).network.state_dict().items():
+        torch.testing.assert_close(result["weights"][name], weight, atol=2e-4, rtol=2e-3, msg=name)
 
 
 def test_a_nan_on_one_process_stops_all_at_the_same_step(tmp_path):
@@ -129,3 +146,27 @@ def test_processes_that_cannot_meet_say_so(monkeypatch):
             pass
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("environment", "local_size", "expected"),
+    [
+        ({}, 1, 8),
+        ({}, 3, 2),
+        ({}, 20, 1),
+        ({"SLURM_CPUS_ON_NODE": "2"}, 1, 8),  # of the batch script, not of a step
+        ({"SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "2"}, 1, 2),
+        ({"SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "2"}, 2, 1),
+        ({"SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "64"}, 2, 4),
+        ({"SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "64", "SLURM_CPUS_PER_TASK": "6"}, 2, 6),
+    ],
+)
+def test_threads_are_the_cores_that_the_job_has(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], local_size: int, expected: int
+) -> None:
+    for name in ("SLURM_STEP_ID", "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert ddp._threads(local_size) == expected

@@ -1,39 +1,37 @@
-"""The training loop on toy vectors."""
+"""The training loop: what it learns, says and refuses."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import logging
-import math
 
 import pytest
 import torch
+from toy_part import ALONE, LENGTH, After, Denoise, configuration, keeper, run, toy_rows
 
-from hpcgen import diffusion
-from hpcgen.config import loads
-from hpcgen.diffusion.samplers import ddim, denoiser
+from hpcgen.config import DiffusionConfig, ModelConfig, loads
+from hpcgen.diffusion.part import DiffusionPart
 from hpcgen.errors import TrainingError
 from hpcgen.train.ddp import Processes
-from hpcgen.train.loop import Batches, learning_rate, moving_average, train, validation_loss
-
-ALONE = Processes(0, 1, torch.device("cpu"))
-LENGTH = 6
-
+from hpcgen.train.loop import train
+from hpcgen.train.tally import BANDS, Tally
+from hpcgen.train.trainer import Trainer, decay, learning_rate
+from hpcgen.train.validation import validation_loss
 
 CENTRE = torch.tensor([1.0, -1.0, 1.0, 0.0, 0.0, 0.5])
 WIDTH = 0.1
 
 
-def toy(rows: int, seed: int = 0) -> torch.Tensor:
+def two_clusters(rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Two narrow clusters at +-CENTRE: far from Gaussian."""
     generator = torch.Generator().manual_seed(seed)
     sign = torch.randint(0, 2, (rows, 1), generator=generator) * 2.0 - 1
-    return sign * CENTRE + WIDTH * torch.randn(rows, LENGTH, generator=generator)
+    return {"x": sign * CENTRE + WIDTH * torch.randn(rows, LENGTH, generator=generator)}
 
 
 class Best(torch.nn.Module):
-    """The best denoiser of `toy`, v = a eps - s x0 at the posterior means."""
+    """The best denoiser of `two_clusters`, v = a eps - s x0 at the posterior means."""
 
     def __init__(self, schedule):
         super().__init__()
@@ -47,121 +45,203 @@ class Best(torch.nn.Module):
         return a * (x - a * x0) / s - s * x0
 
 
-def configuration(**train_keys):
-    keys = {"steps": 20, "batch": 16, "validate_every": 10, "checkpoint_every": 10, "warmup": 5} | train_keys
-    inside = ", ".join(f"{k}: {v}" for k, v in keys.items())
-    return loads(f"""
-model: {{width: 8, attention_dim: 16, attention_heads: 2, resnet_blocks: 1}}
-diffusion: {{steps: 100}}
-train: {{{inside}}}
-""")
+def table(folder):
+    return list(csv.DictReader((folder / "train.csv").open(newline="")))
 
 
-def test_training_learns_a_bimodal_distribution(tmp_path):
-    config = configuration(steps=300, batch=64, validate_every=100, learning_rate=0.003, ema=0.99)
-    path = tmp_path / "train.csv"
-    model = train(config, toy(256), toy(64, 1), ALONE, keep=lambda weights: None, csv_path=path)
-    rows = list(csv.DictReader(path.open()))
-    assert [int(row["step"]) for row in rows] == [100, 200, 300]
-    schedule, objective = diffusion.Schedule.of("cosine", 100), diffusion.OBJECTIVES["v"]
-    best = validation_loss(Best(schedule), toy(64, 1), ALONE, schedule, objective, config.seed)
-    assert best < float(rows[-1]["validation_loss"]) < 1.3 * best
-    assert float(rows[0]["train_loss"]) > 1.5 * best
-    assert float(rows[-1]["samples_per_s"]) > 0
-    x_T = torch.randn(200, LENGTH, generator=torch.Generator().manual_seed(5))
-    x = ddim(denoiser(model, schedule, objective), x_T, schedule, 20)
-    assert ((x[:, 0] > 0).float().mean() - 0.5).abs() < 0.2  # both clusters
-    assert (x[:, 0].abs() - 1).abs().median() < 0.15  # and nothing between
-    assert (x[:, 0] + x[:, 1]).abs().median() < 0.15  # with the right correlations
+def test_a_diffusion_part_learns_a_bimodal_distribution():
+    small = ModelConfig(name="resmlp", width=32, resnet_blocks=2)
+    part = DiffusionPart("joint", small, DiffusionConfig(steps=100), (LENGTH,))
+    config = loads("train: {steps: 500, batch: 64, learning_rate: 0.005, ema: 0.99, validate_every: 500}")
+    held_out = two_clusters(64, 1)
+    trainer = train(part, config, two_clusters(256), held_out, ALONE)
+    best = validation_loss(part, Best(part.schedule), held_out, ALONE, config.seed)
+    found = validation_loss(part, trainer.average, held_out, ALONE, config.seed)
+    assert best.loss < found.loss < 1.15 * best.loss
+    for ideal, band in zip(best.bands, found.bands, strict=True):  # at every noise level, not only on average
+        assert 0.95 * ideal < band < 1.3 * ideal
 
 
-def test_same_seed_same_weights_other_seed_others():
-    def weights(**keys):
-        config = configuration().model_copy(update=keys)
-        model = train(config, toy(40), toy(8, 1), ALONE, keep=lambda weights: None)
-        return torch.cat([p.flatten() for p in model.parameters()])
+def test_same_seed_same_weights_other_seed_others(tmp_path):
+    def weights(name, **keys):
+        config = configuration(steps=5).model_copy(update=keys)
+        return torch.cat([p.flatten() for p in run(tmp_path / name, config, history=None).average.parameters()])
 
-    assert torch.equal(weights(), weights())
-    assert not torch.equal(weights(), weights(seed=1))
-
-
-def test_keeps_weights_at_the_steps_asked_for():
-    kept = []
-    train(
-        configuration(steps=25, checkpoint_every=10),
-        toy(40),
-        toy(0),
-        ALONE,
-        keep=lambda weights: kept.append((weights.step, weights.ema["last.bias"].clone())),
-    )
-    assert [step for step, _ in kept] == [10, 20, 25]
-    assert not torch.equal(kept[0][1], kept[2][1])
+    assert torch.equal(weights("a"), weights("b"))
+    assert not torch.equal(weights("a"), weights("c", seed=1))
 
 
-def test_a_nan_stops_and_names_the_step_after_the_last_good_one_was_kept():
-    data = toy(40)
-    # row 16 * 13 of the stream of batches comes at step 14
-    rows = Batches(data, 16, 0, diffusion.Schedule.of("cosine", 100))
-    data = torch.cat([data, data[:1]])
-    stream = Batches(data, 16, 0, rows.schedule)
+def test_a_line_holds_losses_by_noise_level_and_what_the_sample_scored(tmp_path):
+    scored = []
+
+    def score(step, network):
+        assert not network.training
+        scored.append(step)
+        return {"valid": 0.25 * step}
+
+    run(tmp_path, configuration(score_every=2), score=score)
+    lines = table(tmp_path)
+    assert [line["step"] for line in lines] == ["7", "14", "21", "28", "30"]
+    assert scored == [14, 28, 30]
+    assert [line["valid"] for line in lines] == ["", "3.5", "", "7", "7.5"]
+    for line in lines:
+        assert line["part"] == "toy"
+        for name in ("train_loss", "validation_loss"):
+            bands = [float(line[f"{name}_{i + 1}"]) for i in range(BANDS)]
+            assert min(bands) < float(line[name]) < max(bands)
+        for name in ("learning_rate", "gradient_norm", "samples_per_s", "seconds"):
+            assert float(line[name]) > 0, name
+
+
+def test_scoring_does_not_change_the_training(tmp_path):
+    def score(step, network):
+        torch.manual_seed(step)
+        return {"sample": torch.randn(3).sum().item()}
+
+    weights = [run(tmp_path / n, score=s, history=None).network.state_dict() for n, s in (("a", None), ("b", score))]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_nan_stops_and_names_the_step_after_the_last_good_one_was_kept(tmp_path):
+    rows, config = toy_rows(41), configuration(checkpoint_every=1)
+    stream = Trainer(Denoise(), config, rows, ALONE).batches
     first = next(s for s in range(20) if 40 in stream.rows(s))
-    data[40] = float("nan")
-    kept = []
+    assert first > 0
+    rows["x"][40] = float("nan")
     with pytest.raises(TrainingError, match=f"not a finite number at step {first + 1} "):
-        train(configuration(checkpoint_every=1), data, toy(0), ALONE, keep=lambda w: kept.append(w))
-    assert [w.step for w in kept] == list(range(1, first + 1))
-    assert all(p.isfinite().all() for w in kept for p in w.ema.values())
+        train(Denoise(), config, rows, toy_rows(0), ALONE, keeper=keeper(tmp_path))
+    kept = keeper(tmp_path).newest()
+    assert kept["step"] == first
+    assert all(w.isfinite().all() for w in kept["weights"].values())
+
+
+def test_between_two_looks_at_the_device_a_nan_changes_nothing():
+    """As on a GPU, where looking at the gradient's norm in each step would wait for the device."""
+    rows = toy_rows(41)
+    trainer = Trainer(Denoise(), configuration(), rows, ALONE)
+    trainer.look = 16
+    first = next(s for s in range(20) if 40 in trainer.batches.rows(s))
+    rows["x"][40] = float("nan")
+    for _ in range(first):
+        trainer.advance()
+    trainer.check()
+    good = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    for _ in range(4):
+        trainer.advance()
+    assert all(torch.equal(good[k], v) for k, v in trainer.network.state_dict().items())
+    assert all(v.isfinite().all() for v in trainer.average.state_dict().values())
+    with pytest.raises(TrainingError, match=f"not a finite number at step {first + 1} "):
+        trainer.check()
+
+
+class Crowded(Denoise):
+    """Memory for so many rows at a time."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def losses(self, network, rows, drawn):
+        if len(rows["x"]) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore advice of torch's")
+        return super().losses(network, rows, drawn)
+
+
+@pytest.mark.parametrize(("room", "said"), [(5, "set train.batch to 4, which fits"), (0, "not even one row fits")])
+def test_a_batch_that_does_not_fit_names_one_that_does(room, said):
+    with pytest.raises(TrainingError, match=rf"batch of 16 does not fit .*Tried to allocate 20.*\n.*{said}"):
+        train(Crowded(room), configuration(), toy_rows(50), toy_rows(0), ALONE)
 
 
 def test_no_data():
     with pytest.raises(TrainingError, match="no training vectors"):
-        train(configuration(), toy(0), toy(0), ALONE, keep=lambda weights: None)
+        train(Denoise(), configuration(), toy_rows(0), toy_rows(0), ALONE)
 
 
 def test_batch_larger_than_the_data_is_cut_and_said(caplog):
-    kept = []
     with caplog.at_level(logging.WARNING, "hpcgen"):
-        train(configuration(batch=64, steps=3), toy(5), toy(0), ALONE, keep=kept.append)
+        trainer = train(Denoise(), configuration(batch=64, steps=3), toy_rows(5), toy_rows(0), ALONE)
     assert "train.batch is 64 and there are 5 training vectors" in caplog.text
-    assert len(kept) == 1
+    assert trainer.batch == 5
 
 
-def test_without_validation_rows_the_loss_is_not_a_number(tmp_path):
-    path = tmp_path / "train.csv"
-    train(configuration(), toy(20), toy(0), ALONE, keep=lambda weights: None, csv_path=path)
-    assert {row["validation_loss"] for row in csv.DictReader(path.open())} == {"nan"}
+def test_without_validation_rows_there_is_no_validation_loss_and_no_best(tmp_path):
+    train(Denoise(), configuration(steps=8), toy_rows(20), toy_rows(0), ALONE, keeper=keeper(tmp_path))
+    assert keeper(tmp_path).best() is None
+    assert keeper(tmp_path).newest()["step"] == 8
+
+
+def test_told_to_stop_before_the_first_checkpoint_it_keeps_one(tmp_path):
+    assert run(tmp_path, stop=After(2)).step == 2
+    assert keeper(tmp_path).newest()["step"] == 2
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32_weights(tmp_path):
+    seen = []
+
+    class Spy(Denoise):
+        def losses(self, network, rows, drawn):
+            seen.append(network(torch.zeros(1, LENGTH + 1)).dtype)
+            return super().losses(network, rows, drawn)
+
+    trainer = train(Spy(), configuration(steps=2, precision="bf16"), toy_rows(50), toy_rows(5), ALONE)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
 
 
 def test_every_row_is_used_equally_often():
-    batches = Batches(toy(10), 4, 0, diffusion.Schedule.of("cosine", 10))
+    batches = Trainer(Denoise(), configuration(batch=4), toy_rows(10), ALONE).batches
     used = torch.cat([batches.rows(step) for step in range(10)])
     assert torch.bincount(used, minlength=10).tolist() == [4] * 10
     assert sorted(used[:10].tolist()) == list(range(10))
     assert used[:10].tolist() != used[10:20].tolist()
     # a batch is the same whatever was asked for before
-    fresh = Batches(toy(10), 4, 0, diffusion.Schedule.of("cosine", 10))
+    fresh = Trainer(Denoise(), configuration(batch=4), toy_rows(10), ALONE).batches
     assert torch.equal(fresh.rows(7), batches.rows(7))
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_the_rows_and_random_numbers_of_one(size):
+    batches = Trainer(Denoise(), configuration(), toy_rows(50), ALONE).batches
+    rows, drawn = batches.share(5, ALONE)
+    parts = [batches.share(5, Processes(rank, size, ALONE.device)) for rank in range(size)]
+    assert torch.equal(torch.cat([p[0]["x"] for p in parts]), rows["x"])
+    for name in drawn:
+        assert torch.equal(torch.cat([p[1][name] for p in parts]), drawn[name])
+
+
 def test_validation_uses_the_same_noise_every_time_and_for_any_number_of_processes():
-    schedule, objective = diffusion.Schedule.of("cosine", 100), diffusion.OBJECTIVES["v"]
-    model = torch.nn.Linear(LENGTH, LENGTH)
+    part, rows = Denoise(), toy_rows(50, 1)
+    network = part.network().eval()
+    alone = validation_loss(part, network, rows, ALONE, 0)
+    assert validation_loss(part, network, rows, ALONE, 0) == alone
+    assert validation_loss(part, network, rows, ALONE, 1) != alone
+    sums = []
 
-    class Line(torch.nn.Module):
-        def forward(self, x, t):
-            return model(x)
-
-    data = toy(50, 1)
-    alone = validation_loss(Line(), data, ALONE, schedule, objective, 0)
-    assert validation_loss(Line(), data, ALONE, schedule, objective, 0) == alone
-    assert validation_loss(Line(), data, ALONE, schedule, objective, 1) != alone
-
-    class Part(Processes):
+    class Share(Processes):
         def total(self, value):
+            sums.append(value)
             return value
 
-    parts = [validation_loss(Line(), data, Part(r, 2, ALONE.device), schedule, objective, 0) for r in range(2)]
-    assert sum(parts) == pytest.approx(alone, rel=1e-6)
+    for rank in range(2):
+        validation_loss(part, network, rows, Share(rank, 2, ALONE.device), 0)
+    both = Tally(ALONE.device)
+    both.sums += sums[0] + sums[1]
+    together = both.mean(ALONE)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-6)
+    assert together.bands == pytest.approx(alone.bands, rel=1e-6)
+
+
+def test_losses_are_filed_by_noise_level():
+    tally = Tally(ALONE.device)
+    tally.add(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([0.0, 0.3, 0.49, 1.0]))
+    mean = tally.mean(ALONE)
+    assert mean.loss == 15 / 4
+    assert mean.bands[:2] == (1.0, 3.0)
+    assert mean.bands[2] != mean.bands[2]  # no row: not a number
+    assert mean.bands[3] == 8.0
+    tally.clear()
+    tally.add(torch.ones(2), None)
+    assert tally.mean(ALONE).loss == 1.0
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -174,12 +254,31 @@ def test_learning_rate_warms_up_and_decays():
     assert learning_rate(3, 5, 1e-3, 100) > 1e-4
 
 
-def test_moving_average_starts_quickly_and_ends_at_its_decay():
-    update = moving_average(0.9)
-    averaged, current = [torch.zeros(1)], [torch.ones(1)]
-    update(averaged, current, 1)
-    assert averaged[0].item() == pytest.approx(1 - 2 / 11)
-    averaged[0].zero_()
-    update(averaged, current, torch.tensor(10_000))
-    assert averaged[0].item() == pytest.approx(0.1)
-    assert not math.isnan(averaged[0].item())
+def test_the_average_starts_quickly_and_ends_at_its_decay():
+    assert decay(0.9, 1) == 0  # the first weights are not averaged in
+    assert decay(0.9, 2) == 2 / 11
+    assert decay(0.9, 10_000) == 0.9
+    trainer = Trainer(Denoise(), configuration(ema=0.9), toy_rows(20), ALONE)
+    average, current = trainer._averaged[0], trainer._parameters[0]
+    # every fourth step counts for four, an odd end for what is left
+    for step, left in ((4, 0), (1000, 0.9**4), (1002, 0.9**2)):
+        before = average.clone()
+        with torch.no_grad():
+            current += 1.0
+        trainer._update_average(step)
+        torch.testing.assert_close(average, left * before + (1 - left) * current.detach())
+
+
+def test_gradients_are_clipped():
+    def moved(clip):
+        trainer = Trainer(Denoise(), configuration(grad_clip=clip), toy_rows(20), ALONE)
+        trainer.optimiser = torch.optim.AdamW(trainer._parameters, 0.1, betas=(0.0, 0.99), eps=1.0, fused=True)
+        trainer.advance()
+        moments = [trainer.optimiser.state[p]["exp_avg"] for p in trainer._parameters]
+        return torch.cat([m.flatten() for m in moments]).norm().item(), trainer.tally.mean(ALONE).norm
+
+    free, norm = moved(1e9)
+    assert free == pytest.approx(norm, rel=1e-5)
+    clipped, before = moved(0.1 * norm)
+    assert clipped == pytest.approx(0.1 * norm, rel=1e-5)
+    assert before == pytest.approx(norm, rel=1e-5)  # what is written down is the norm before
