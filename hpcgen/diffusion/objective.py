@@ -1,7 +1,7 @@
-"""What the network is asked to predict, and the loss.
+"""What the network is asked to predict, and how the errors at different noise levels are weighted.
 
 Symbols: x0 a scaled training vector, eps standard normal noise, x_t = a x0 + s eps with a = sqrt(alpha_bar_t)
-and s = sqrt(1 - alpha_bar_t). a and s broadcast against x.
+and s = sqrt(1 - alpha_bar_t); SNR = a^2 / s^2. a and s broadcast against x.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from hpcgen.diffusion.schedules import Schedule
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x (B, *shape), t (B,)) -> (B, *shape)."""
 
+WEIGHTINGS = ("plain", "min-snr")
+GAMMA = 5.0  # of min-SNR weighting, as its paper recommends
+
 
 class Objective(Protocol):
     """One parametrisation of the denoiser."""
@@ -29,6 +32,10 @@ class Objective(Protocol):
         """The estimate of x0 that a network output means."""
         ...
 
+    def per_x0(self, snr: Tensor) -> Tensor:
+        """Squared error of the output that a squared error of 1 of the x0 estimate amounts to."""
+        ...
+
 
 class Noise:
     """The network predicts eps (Ho et al. 2020, arXiv 2006.11239, eq. 14)."""
@@ -38,6 +45,22 @@ class Noise:
 
     def x0(self, output: Tensor, x_t: Tensor, a: float, s: float) -> Tensor:
         return (x_t - s * output) / a
+
+    def per_x0(self, snr: Tensor) -> Tensor:
+        return snr
+
+
+class X0:
+    """The network predicts x0 itself."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return x0
+
+    def x0(self, output: Tensor, x_t: Tensor, a: float, s: float) -> Tensor:
+        return output
+
+    def per_x0(self, snr: Tensor) -> Tensor:
+        return torch.ones_like(snr)
 
 
 class V:
@@ -52,8 +75,11 @@ class V:
     def x0(self, output: Tensor, x_t: Tensor, a: float, s: float) -> Tensor:
         return a * x_t - s * output
 
+    def per_x0(self, snr: Tensor) -> Tensor:
+        return snr + 1
 
-OBJECTIVES: dict[str, Objective] = {"noise": Noise(), "v": V()}
+
+OBJECTIVES: dict[str, Objective] = {"noise": Noise(), "v": V(), "x0": X0()}
 
 
 def q_sample(x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
@@ -61,13 +87,31 @@ def q_sample(x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
     return a * x0 + s * eps
 
 
+def loss_weights(schedule: Schedule, objective: Objective, weighting: str) -> Tensor:
+    """(T,) float32, the weight of the squared error of the network's output at each time.
+
+    `plain` is 1. `min-snr` weights the squared error of x0 by min(SNR, gamma), whatever the network predicts: Hang et
+    al. 2023 (arXiv 2303.09556), eq. 10 and section 3.4.
+
+    Raises:
+        ValueError: for another weighting.
+    """
+    if weighting == "plain":
+        return torch.ones(schedule.steps)
+    if weighting == "min-snr":
+        snr = torch.exp(2 * schedule.half_log_snr)
+        return (snr.clamp(max=GAMMA) / objective.per_x0(snr)).float()
+    raise ValueError(f"no weighting {weighting!r}; there are {', '.join(WEIGHTINGS)}")
+
+
 def draw_times(batch: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """(B,) int64 times, each uniform on 0 ... T-1, together spread evenly.
+    """(B,) int64 times on the generator's device, each uniform on 0 ... T-1, together spread evenly.
 
     Kingma et al. 2021 (arXiv 2107.00630), appendix I.1: the mean loss of a batch varies less.
     """
-    u = torch.rand((), generator=generator, dtype=torch.float64)
-    even = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1.0
+    device = generator.device
+    u = torch.rand((), generator=generator, dtype=torch.float64, device=device)
+    even = (u + torch.arange(batch, dtype=torch.float64, device=device) / batch) % 1.0
     return (even * schedule.steps).long().clamp(max=schedule.steps - 1)
 
 

@@ -47,6 +47,12 @@ class Schedule:
         """(T,) float64, share of the signal's variance that is left: the product of 1 - beta."""
         return torch.cumprod(1 - self.beta, 0)
 
+    @property
+    def half_log_snr(self) -> Tensor:
+        """(T,) float64, lambda = log(a / s), half the logarithm of the signal-to-noise ratio; falls with t."""
+        alpha_bar = self.alpha_bar
+        return 0.5 * (alpha_bar.log() - (1 - alpha_bar).log())
+
     def amplitudes(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar), each (T,) float32: amplitudes of signal and noise."""
         alpha_bar = self.alpha_bar

@@ -1,4 +1,7 @@
-"""Networks, by name. Each is called with (x (B, *shape), t (B,)) and returns (B, *shape)."""
+"""Networks, by name. Each is called with (x (B, *shape), t (B,), c (B, condition_width)) and returns (B, *shape).
+
+A network built without conditions takes c = None.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,31 @@ from hpcgen.config import ModelConfig
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Callable[[ModelConfig, tuple[int, ...]], "nn.Module"]
+Builder = Callable[[ModelConfig, tuple[int, ...], int], "nn.Module"]
 
 
-def _unet1d(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+def _unet1d(config: ModelConfig, shape: tuple[int, ...], condition_width: int) -> nn.Module:
     from hpcgen.models.unet1d import build
 
-    return build(config, shape)
+    return build(config, shape, condition_width)
 
 
-def _resmlp(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+def _resmlp(config: ModelConfig, shape: tuple[int, ...], condition_width: int) -> nn.Module:
     from hpcgen.models.resmlp import build
 
-    return build(config, shape)
+    return build(config, shape, condition_width)
 
 
 MODELS: dict[str, Builder] = {"unet1d": _unet1d, "resmlp": _resmlp}
 
 
-def build(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
+def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0) -> nn.Module:
     """The network that `config.name` names, for inputs of `shape`, with fresh weights from torch's global generator.
+
+    Args:
+        config: which network, and how large.
+        shape: of one input.
+        condition_width: length of the condition vector; 0: the network takes none.
 
     Raises:
         ConfigError: if no network has that name, or it cannot take inputs of this shape.
@@ -38,4 +46,4 @@ def build(config: ModelConfig, shape: tuple[int, ...]) -> nn.Module:
 
     if config.name not in MODELS:
         raise ConfigError(f"model.name is {config.name!r}", expected=f"one of {', '.join(sorted(MODELS))}")
-    return MODELS[config.name](config, shape)
+    return MODELS[config.name](config, shape, condition_width)

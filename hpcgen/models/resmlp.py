@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from hpcgen.config import ModelConfig
 from hpcgen.errors import ConfigError
-from hpcgen.models.unet1d import TimeEmbedding
+from hpcgen.models.unet1d import ConditionEmbedding, TimeEmbedding, embed
 
 TIME_WIDTH = 64
 
 
-def build(config: ModelConfig, shape: tuple[int, ...]) -> ResMLP:
+def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0) -> ResMLP:
     """The network for vectors of `shape` (L,): `config.width` hidden units, `config.resnet_blocks` blocks.
 
     Raises:
@@ -27,7 +27,7 @@ def build(config: ModelConfig, shape: tuple[int, ...]) -> ResMLP:
     """
     if len(shape) != 1:
         raise ConfigError(f"model.name resmlp takes vectors, not inputs of shape {shape}")
-    return ResMLP(shape[0], config.width, config.resnet_blocks)
+    return ResMLP(shape[0], config.width, config.resnet_blocks, condition_width)
 
 
 class ResidualBlock(nn.Module):
@@ -48,15 +48,16 @@ class ResidualBlock(nn.Module):
 
 
 class ResMLP(nn.Module):
-    """(x (B, L), t (B,)) -> (B, L).
+    """(x (B, L), t (B,), c (B, conditions)) -> (B, L).
 
     Args:
         length: L.
         width: hidden units.
         blocks: residual blocks.
+        conditions: length of the condition vector; 0: the network takes none.
     """
 
-    def __init__(self, length: int, width: int, blocks: int) -> None:
+    def __init__(self, length: int, width: int, blocks: int, conditions: int = 0) -> None:
         super().__init__()
         self.length = length
         self.time = TimeEmbedding(TIME_WIDTH)
@@ -68,11 +69,12 @@ class ResMLP(nn.Module):
         for layer in (self.last, self.skip):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.condition = ConditionEmbedding(conditions, 4 * TIME_WIDTH) if conditions else None
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.length:
             raise ValueError(f"this network takes (B, {self.length}), not {tuple(x.shape)}")
-        time = F.silu(self.time(t))
+        time = F.silu(embed(self.time(t), self.condition, c))
         h = self.first(x)
         for block in self.blocks:
             h = block(h, time)

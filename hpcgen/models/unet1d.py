@@ -18,8 +18,8 @@ from hpcgen.config import ModelConfig
 from hpcgen.errors import ConfigError
 
 
-def build(config: ModelConfig, shape: tuple[int, ...]) -> UNet1D:
-    """The network for vectors of `shape` (L,).
+def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0) -> UNet1D:
+    """The network for vectors of `shape` (L,), with conditions of `condition_width` numbers.
 
     Raises:
         ConfigError: if inputs are no vectors, or the attention's width is no multiple of its heads.
@@ -39,6 +39,7 @@ def build(config: ModelConfig, shape: tuple[int, ...]) -> UNet1D:
         config.attention_heads,
         config.attention_dim,
         config.patch,
+        condition_width,
     )
 
 
@@ -71,6 +72,30 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         phase = t[:, None].to(self.frequency.dtype) * self.frequency
         return self.mlp(torch.cat([phase.sin(), phase.cos()], -1))
+
+
+class ConditionEmbedding(nn.Module):
+    """Conditions (B, inside), through a hidden layer, as what is added to the time's embedding (B, outside)."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.inside = inside
+        self.mlp = nn.Sequential(nn.Linear(inside, outside), nn.SiLU(), nn.Linear(outside, outside))
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.mlp(c)
+
+
+def embed(time: Tensor, condition: ConditionEmbedding | None, c: Tensor | None) -> Tensor:
+    """The embedding (B, D) of time and conditions together.
+
+    Raises:
+        ValueError: if the network was built for conditions and has none, or the other way round.
+    """
+    width = 0 if condition is None else condition.inside
+    if (0 if c is None else c.shape[1]) != width:
+        raise ValueError(f"this network takes {width} conditions, not {'none' if c is None else c.shape[1]}")
+    return time if condition is None or c is None else time + condition(c)
 
 
 class ResnetBlock(nn.Module):
@@ -119,7 +144,7 @@ class Grow(nn.Module):
 
 
 class UNet1D(nn.Module):
-    """(x (B, L), t (B,)) -> (B, L), for the one length L it was made for.
+    """(x (B, L), t (B,), c (B, conditions)) -> (B, L), for the one length L it was made for.
 
     Args:
         length: L; any, it is padded inside to a multiple of patch and downsampling.
@@ -129,6 +154,7 @@ class UNet1D(nn.Module):
         heads: attention heads.
         attention_dim: width of the attention, all heads together.
         patch: neighbouring dimensions that enter as the channels of one position; 1 in the paper.
+        conditions: length of the condition vector; 0: the network takes none.
     """
 
     def __init__(
@@ -140,6 +166,7 @@ class UNet1D(nn.Module):
         heads: int,
         attention_dim: int,
         patch: int = 1,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         self.length, self.patch = length, patch
@@ -173,11 +200,12 @@ class UNet1D(nn.Module):
         self.last = nn.Conv1d(width, patch, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.condition = ConditionEmbedding(conditions, time_dim) if conditions else None
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.length:
             raise ValueError(f"this network takes (B, {self.length}), not {tuple(x.shape)}")
-        time = self.time(t)
+        time = embed(self.time(t), self.condition, c)
         patches = F.pad(x, (0, self.padding)).reshape(len(x), -1, self.patch).transpose(1, 2)
         h = first = self.first(patches) + self.position
         skips: list[Tensor] = []

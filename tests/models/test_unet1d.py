@@ -12,7 +12,7 @@ from hpcgen.models.unet1d import LinearAttention, WSConv1d
 
 
 def small(**changes):
-    return ModelConfig(**({"width": 8, "attention_dim": 16, "attention_heads": 2} | changes))
+    return ModelConfig(name="unet1d", **({"width": 8, "attention_dim": 16, "attention_heads": 2} | changes))
 
 
 def awake(model):
@@ -105,6 +105,6 @@ def test_unknown_network_names_those_there_are():
 
 
 def test_another_network_can_be_registered(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "line", lambda config, shape: torch.nn.Linear(shape[0], shape[0]))
+    monkeypatch.setitem(models.MODELS, "line", lambda config, shape, width: torch.nn.Linear(shape[0], shape[0]))
     model = models.build(ModelConfig.model_construct(name="line"), (5,))
     assert model(torch.zeros(2, 5)).shape == (2, 5)
