@@ -56,7 +56,7 @@ def pin_device(
         raise LaunchError(
             "the configuration asks for cuda, and this node shows no GPU",
             expected=f"a GPU in {variable}, or in the list of nvidia-smi -L",
-            remedy="ask the batch system for GPUs (--gpus-per-node=1), or set relax.device=cpu",
+            remedy="ask the batch system for GPUs (--gpus-per-node=1), or set relax.device=cpu (sample.device=cpu)",
         )
     chosen = choose(gpus, *local_place(environ), config.ranks_per_gpu, bound=bound_by_slurm(environ, len(gpus)))
     if chosen is not None:
@@ -87,7 +87,7 @@ def choose(gpus: Sequence[str], rank: int, ranks: int, ranks_per_gpu: int, *, bo
             f"{ranks} ranks on this node want a GPU, and it has {len(gpus)}",
             expected=f"at most {fitting} ranks: farm.ranks_per_gpu is {ranks_per_gpu}",
             remedy=f"start fewer (--ntasks-per-node={fitting}), or set farm.ranks_per_gpu={-(-ranks // len(gpus))} "
-            f"if the memory of the GPUs allows that, or relax.device=cpu",
+            f"if the memory of the GPUs allows that, or relax.device=cpu (sample.device=cpu)",
         )
     return gpus[rank * len(gpus) // ranks]
 

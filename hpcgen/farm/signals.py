@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from hpcgen.farm.deadline import KillTimer
 
@@ -29,8 +29,29 @@ class TaskDropped(BaseException):
     """The task in hand has to make way: this process was told to stop."""
 
 
-class StopFlag:
-    """Context manager: while it lasts, `SIGNALS` set `raised`, and tasks run against the clock.
+class StopSignals:
+    """Context manager: while it lasts, `SIGNALS` set `raised`."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._before: dict[signal.Signals, Any] = {}
+        self._active = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
+
+    def __enter__(self) -> Self:
+        if self._active:
+            self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True
+
+
+class StopFlag(StopSignals):
+    """As `StopSignals`, and tasks run against the clock.
 
     Args:
         limit: seconds that a task may take.
@@ -38,26 +59,23 @@ class StopFlag:
     """
 
     def __init__(self, limit: float, grace: float) -> None:
-        self.raised = False
+        super().__init__()
         self._limit, self._grace = limit, grace
         self._hard = KillTimer()
         self._in_task = False
         self._began = 0.0
         self._armed = float("-inf")
-        self._before: dict[signal.Signals, Any] = {}
-        self._active = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
 
-    def __enter__(self) -> StopFlag:
+    def __enter__(self) -> Self:
+        super().__enter__()
         if self._active:
-            self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
         self.rest()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        super().__exit__()
 
     def begin(self) -> None:
         """A task begins."""
@@ -82,7 +100,7 @@ class StopFlag:
             self._armed = float("-inf")
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
+        super()._stop(number, frame)
         if self._in_task:
             left = self._began + self._limit - time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, max(min(self._grace, left), 1e-3))

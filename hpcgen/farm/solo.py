@@ -1,7 +1,7 @@
-"""A task that was in hand when its process died is run in a process of its own, watched by a rank.
+"""What was in hand when its process died is run in a process of its own, watched by a rank.
 
-The process is the same program again, without MPI, told by the environment which task to do and where to write the
-result. So nothing of the program's state has to be copied, and it works with CUDA and with threads. If it dies while
+The process is the same program again, without MPI, told by the environment which tasks to do and where to write the
+results. So nothing of the program's state has to be copied, and it works with CUDA and with threads. If it dies while
 its rank lives, the task is to blame, and nobody else.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Order:
     """What a process of its own is asked to do."""
 
     label: str
-    task: str
+    tasks: list[str]
     output: Path
     parent: int
 
@@ -52,52 +52,62 @@ class Outcome:
     """How it ended.
 
     Attributes:
-        result: the record or Failure, None if there is none.
+        results: the record or Failure of each task, empty if there are none.
         died: how the process died, empty if it did not.
         overdue: whether it was ended because it exceeded the limit.
         error: what it said if it ended with an error.
     """
 
-    result: Any = None
+    results: Sequence[Any] = ()
     died: str = ""
     overdue: bool = False
     error: str = ""
 
 
 def order_received(label: str) -> Order | None:
-    """The order, if this process was started to do one task of the farm `label`."""
+    """The order, if this process was started to do one task, or one group of tasks, of the farm `label`."""
     text = os.environ.get(SOLO)
     if not text:
         return None
     fields = json.loads(text)
-    order = Order(fields["label"], fields["task"], Path(fields["output"]), int(fields["parent"]))
+    order = Order(fields["label"], fields["tasks"], Path(fields["output"]), int(fields["parent"]))
     return order if order.label == label else None
 
 
 def obey(
     order: Order,
-    index: int,
-    work: Callable[[int], Any],
+    members: list[int],
+    work: Callable[[list[int]], Sequence[Any]],
     record_type: type,
     name_of: Callable[[int], str] | None,
 ) -> None:
-    """Do the one task and end this process.
+    """Do the task or group and end this process.
 
     Raises:
-        SystemExit: always, with code 0 where the result is written.
+        SystemExit: always, with code 0 where the results are written.
     """
     _die_with_parent(order.parent)
+    names = dict(zip(members, order.tasks, strict=True))
+
+    def results_of(members: list[int]) -> Sequence[Any]:
+        try:
+            return work(members)
+        except (DeviceFailure, HpcgenError):
+            raise
+        except Exception as error:
+            if len(members) == 1:
+                name = name_of(members[0]) if name_of else names[members[0]]
+                return [raised(name, order.label, error)]
+        return [results_of([member])[0] for member in members]
+
     writer = store.ShardWriter(order.output, record_type)  # its file tells the rank that the task begins
     try:
-        result = work(index)
+        results = results_of(members)
     except DeviceFailure as error:
         print(f"the device failed: {error}", file=sys.stderr)
         raise SystemExit(EXIT_DEVICE) from None
-    except HpcgenError:
-        raise
-    except Exception as error:
-        result = raised(name_of(index) if name_of else order.task, order.label, error)
-    writer.append(result, order.task)
+    for task, result in zip(order.tasks, results, strict=True):
+        writer.append(result, task)
     writer.seal()
     raise SystemExit(0)
 
@@ -110,19 +120,19 @@ def raised(name: str, label: str, error: Exception) -> Failure:
 
 
 def run_alone(
-    label: str, task: str, output: Path, record_type: type, limit: float, stop: Callable[[], bool]
+    label: str, tasks: list[str], output: Path, record_type: type, limit: float, stop: Callable[[], bool]
 ) -> Outcome:
-    """Run one task in a process of its own and wait for it.
+    """Run one task, or one group, in a process of its own and wait for it.
 
     Args:
         label: of the farm.
-        task: id.
-        output: where the process writes its result; removed afterwards.
-        record_type: of the result.
-        limit: seconds that the task may take.
+        tasks: ids.
+        output: where the process writes its results; removed afterwards.
+        record_type: of the results.
+        limit: seconds that it may take.
         stop: asked again and again; if true, the process is ended and the outcome is empty.
     """
-    order = Order(label, task, output, os.getpid())
+    order = Order(label, tasks, output, os.getpid())
     environment = {k: v for k, v in os.environ.items() if not k.startswith((*LAUNCHERS, "SLURM_"))}
     environment |= {SOLO: order.to_json(), "PYTHONFAULTHANDLER": "1"}
     _remove(output)
@@ -149,10 +159,10 @@ def run_alone(
                 return Outcome(died=f"signal {signal.Signals(-code).name}", error=text)
             if code == EXIT_DEVICE:
                 return Outcome(died="failure of its device", error=text)
-            results = list(store.read_shard(output, record_type)) if output.exists() else []
-            if code != 0 or not results:
+            found = dict(store.read_shard(output, record_type)) if output.exists() else {}
+            if code != 0 or len(found) < len(tasks):
                 return Outcome(error=text or f"exit code {code} without a result")
-            return Outcome(result=results[0][1])
+            return Outcome(results=[found[task] for task in tasks])
         finally:
             if process.poll() is None:
                 process.kill()

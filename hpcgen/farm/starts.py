@@ -25,7 +25,8 @@ from hpcgen.farm.result import FarmResult
 from hpcgen.farm.schedule import Schedule, order_of
 from hpcgen.farm.shards import Catalogue, next_start
 from hpcgen.farm.signals import StopFlag
-from hpcgen.farm.tasks import Hands
+from hpcgen.farm.tasks import Hands, WorkAll
+from hpcgen.farm.units import Units
 from hpcgen.farm.worker import Worker
 
 log = logging.getLogger("hpcgen")
@@ -42,8 +43,9 @@ class Farm:
         self,
         channel: Channel | None,
         ids: NDArray[np.bytes_],
+        units: Units,
         costs: ArrayLike,
-        work: Callable[[int], Any],
+        work: WorkAll,
         record_type: type,
         shards: Path | None,
         config: FarmConfig,
@@ -51,7 +53,8 @@ class Farm:
         deliver: Callable[[FarmResult], Any] | None,
         name_of: Callable[[int], str] | None,
     ) -> None:
-        self.channel, self._ids, self._costs, self._work, self._type = channel, ids, costs, work, record_type
+        self.channel, self._ids, self._units, self._costs = channel, ids, units, costs
+        self._work, self._type = work, record_type
         self._shards, self._config, self._label, self._deliver = shards, config, label, deliver
         self._name_of = name_of or (lambda index: bytes(ids[index]).decode("ascii"))
         self._catalogue: Catalogue | None = None
@@ -86,6 +89,7 @@ class Farm:
         self._plan()
         hands = Hands(
             self._ids,
+            self._units,
             self._work,
             self._name_of,
             self._type,
@@ -99,10 +103,10 @@ class Farm:
         source: Source
         coordinator = None
         if self._leads:
-            costs = np.broadcast_to(self._costs, self._ids.shape)[self._order].astype(np.float64)
+            costs, waiting = self._units.costs(self._costs)[self._order], int(self._units.sizes[self._order].sum())
             ranks = self.channel.size if self.channel else 1
             schedule = Schedule(costs, ranks, self._config.chunk_seconds, len(self._kills))
-            resumed = len(self._ids) - len(self._order)
+            resumed = len(self._ids) - waiting
             progress = Progress(self._label, len(self._ids), resumed, ranks, self._config.log_interval)
             source = coordinator = Coordinator(self.channel, schedule, dict(self._kills), self._stop, progress)
         else:
@@ -121,7 +125,7 @@ class Farm:
             done = sum(t.done for t in coordinator.tallies)
             busy = np.array([t.busy / seconds for t in coordinator.tallies])
             progress.close(done, busy, seconds)
-            state[:] = done == len(self._order), coordinator.all_retired
+            state[:] = done == waiting, coordinator.all_retired
         complete, helpless = (bool(v) for v in self._share(state))
         if not complete and helpless:
             if not self._leads:
@@ -133,8 +137,9 @@ class Farm:
             )
         if not complete:
             if coordinator:
-                left = len(self._order) - done
-                log.warning("%s: stopped by a signal, everything done is saved, %d tasks are left", self._label, left)
+                log.warning(
+                    "%s: stopped by a signal, everything done is saved, %d tasks are left", self._label, waiting - done
+                )
             raise SystemExit(EXIT_REQUEUE)
         result = None
         if coordinator:
@@ -142,7 +147,7 @@ class Farm:
         return self._hand_over(result)
 
     def _plan(self) -> None:
-        """The leader looks at what is done; all ranks learn the open tasks in order, and the start's number."""
+        """The leader looks at what is done; all ranks learn the open units in order, and the start's number."""
         order, head = np.zeros(0, np.int64), np.zeros(2, np.int64)
         kills: dict[int, int] = {}
         if self._leads:
@@ -155,7 +160,7 @@ class Farm:
                 self._catalogue.scan()
                 done = self._catalogue.done
                 number = max(next_start(self._shards), last_start(self._shards) + 1)
-            order = order_of(np.broadcast_to(self._costs, self._ids.shape), done)
+            order = order_of(self._units.costs(self._costs), self._units.done(done))
             order, kills = self._suspects_first(order)
             head = np.array([len(order), number], dtype=np.int64)
         pending, self._number = (int(v) for v in self._share(head))
@@ -163,12 +168,13 @@ class Farm:
         self._kills = kills
 
     def _suspects_first(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, int]]:
-        """The order with the tasks in which processes died at the front, and their kills by position."""
+        """The order with the units in which processes died at the front, and their kills by position."""
         counts = count_kills(self._shards) if self._shards is not None else {}
         if not counts:
             return order, {}
-        suspect = np.isin(self._ids[order], np.array(list(counts), dtype="S16"))
-        kills = {position: counts[bytes(self._ids[index])] for position, index in enumerate(order[suspect])}
+        names = self._ids[self._units.leading[order]]
+        suspect = np.isin(names, np.array(list(counts), dtype="S16"))
+        kills = {position: counts[bytes(name)] for position, name in enumerate(names[suspect])}
         return np.concatenate([order[suspect], order[~suspect]]), kills
 
     def _consume(self, source: Source, hands: Hands, tally: Tally) -> None:
@@ -186,9 +192,9 @@ class Farm:
                 if kills:
                     hands.do_alone(int(self._order[start]), kills)
                     continue
-                for position, index in enumerate(self._order[start:stop].tolist(), start):
+                for position, unit in enumerate(self._order[start:stop].tolist(), start):
                     try:
-                        hands.do(index)
+                        hands.do(unit)
                     except DeviceFailure as error:
                         log.error("rank %s: its device failed, the others go on: %s", self._named(self._who), error)
                         hands.settle()

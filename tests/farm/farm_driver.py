@@ -1,5 +1,7 @@
 """Runs a farm of toy tasks: `farm_driver.py FOLDER TASKS [MODE]`. Started by the tests, alone or by mpiexec.
 
+With GROUP=n in the environment, the tasks are done in groups of n.
+
 A task sleeps for a time that varies by a factor of 40, leaves a line in FOLDER/log (so that tests see what was
 computed, and where), and returns a `Candidate` drawn from its own id, or a `Failure` for every tenth.
 """
@@ -98,7 +100,16 @@ def main() -> None:
     limit = 1.0 if mode.startswith("hangs") else 60.0
     config = FarmConfig(chunk_seconds=0.2, log_interval=0.2, task_limit=limit, grace=0.5)
     shards = folder / "shards"
-    done = farm.run(ids, costs, work, Candidate, shards=shards, config=config, label="toy", deliver=deliver)
+    options = {"shards": shards, "config": config, "label": "toy", "deliver": deliver}
+    if size := int(os.environ.get("GROUP", "0")):
+
+        def work_all(members: list[int]) -> list[Candidate | Failure]:
+            return [work(member) for member in members]
+
+        groups = [range(start, min(start + size, tasks)) for start in range(0, tasks, size)]
+        done = farm.run(ids, costs, work_all, Candidate, groups=groups, **options)
+    else:
+        done = farm.run(ids, costs, work, Candidate, **options)
     if mode == "fails-afterwards" and done is not None:
         raise StoreError("stages.json cannot be written")
     if done is not None:
