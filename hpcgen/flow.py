@@ -8,6 +8,7 @@ so that a column exists in one place only. `volatile` columns (times) are not pa
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -60,6 +61,14 @@ class Entry:
     crystal: Crystal
     source: str = column("text", "where it came from: `row:N` of a table, a file name, or the prototype's label")
     split: str = column("text", "`train`, `validation` or `test`")
+    properties: str = column(
+        "text", "what is known of it in the columns of `conditions`: a JSON object of numbers and words", default="{}"
+    )
+
+    @property
+    def values(self) -> dict[str, float | str]:
+        """`properties`, read."""
+        return json.loads(self.properties)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,18 +13,20 @@ from itertools import chain, islice, tee
 from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hpcgen.config import DataConfig, resolve_path
+from hpcgen.config import ConditionsConfig, DataConfig, resolve_path
 from hpcgen.crystal import Crystal
 from hpcgen.data.gate import Limits, admit
-from hpcgen.data.sources import RawItem, raw_items, source_digest
+from hpcgen.data.properties import COMPUTED, known
+from hpcgen.data.sources import RawItem, Wanted, raw_items, source_digest
 from hpcgen.errors import DataError, Failure
 
 log = logging.getLogger("hpcgen")
 T = TypeVar("T")
+Properties = tuple[tuple[str, Any], ...]
 
 BUILTIN = "builtin"
 CHUNK = 64  # items sent to a process at a time, about 0.2 s of work
@@ -40,6 +42,7 @@ class DataSet:
         indices: (M,) place of each crystal among all items of the source, from 0.
         labels: (M,) where each crystal came from; unique.
         crystals: (M,) valid, Niggli-reduced, in the order of the source.
+        properties: (M,) what is known of each in the columns asked for, by name: numbers and words.
         failures: the items that are not usable, in the order of the source.
         inputs: content digest by file name, for provenance.
     """
@@ -47,6 +50,7 @@ class DataSet:
     indices: list[int]
     labels: list[str]
     crystals: list[Crystal]
+    properties: list[dict[str, float | str]]
     failures: list[Failure]
     inputs: dict[str, str]
 
@@ -73,41 +77,52 @@ def read(
         DataError: if the source is missing, empty, of no known layout or cannot be read.
         ConfigError: if the configuration names something that is no element.
     """
-    for _, label, result in _read(config, config_dir, processes, None, 0):
+    for _, label, result, _ in _read(config, config_dir, processes, None, 0):
         yield label, result
 
 
 def load(
-    config: DataConfig, *, config_dir: Path | None = None, processes: int = 1, n: int | None = None, seed: int = 0
+    config: DataConfig,
+    conditions: ConditionsConfig | None = None,
+    *,
+    config_dir: Path | None = None,
+    processes: int = 1,
+    n: int | None = None,
+    seed: int = 0,
 ) -> DataSet:
     """The data set, or `n` items of it, with a progress bar on a terminal.
 
     Args:
         config: the `data` section.
+        conditions: the `conditions` section, whose columns are read too; None: no columns.
         config_dir: where relative paths start; the working folder if None.
         processes: processes that parse.
         n: items drawn at random, in the order of the source; a smaller draw is part of a larger one. None: all.
         seed: of the draw.
 
     Raises:
-        DataError: as `read`; also if nothing is usable, or if more than `config.max_failures` of the items are not.
+        DataError: as `read`; also if nothing is usable, or if more than `config.max_failures` of the items are not,
+            if the source lacks a column, or if a value of one does not fit its kind.
     """
     from tqdm import tqdm
 
     indices: list[int] = []
     labels: list[str] = []
     crystals: list[Crystal] = []
+    properties: list[dict[str, float | str]] = []
     failures: list[Failure] = []
-    items = _read(config, config_dir, processes, n, seed)
-    for index, label, result in tqdm(items, desc="data", unit=" structures", disable=None):
+    columns = conditions or ConditionsConfig()
+    items = _read(config, config_dir, processes, n, seed, columns.columns)
+    for index, label, result, raw in tqdm(items, desc="data", unit=" structures", disable=None):
         if isinstance(result, Failure):
             failures.append(result)
         else:
             indices.append(index)
             labels.append(label)
             crystals.append(result)
+            properties.append(known(dict(raw), result, columns, label))
     _judge(config, len(crystals), failures)
-    return DataSet(indices, labels, crystals, failures, inputs(config, config_dir))
+    return DataSet(indices, labels, crystals, properties, failures, inputs(config, config_dir))
 
 
 def inputs(config: DataConfig, config_dir: Path | None = None) -> dict[str, str]:
@@ -122,20 +137,27 @@ def inputs(config: DataConfig, config_dir: Path | None = None) -> dict[str, str]
 
 
 def _read(
-    config: DataConfig, config_dir: Path | None, processes: int, n: int | None, seed: int
-) -> Iterator[tuple[int, str, Crystal | Failure]]:
-    """(place in the source, label, crystal or failure) of all items, or of `n` drawn ones."""
+    config: DataConfig,
+    config_dir: Path | None,
+    processes: int,
+    n: int | None,
+    seed: int,
+    columns: tuple[str, ...] = (),
+) -> Iterator[tuple[int, str, Crystal | Failure, Properties]]:
+    """(place in the source, label, crystal or failure, raw columns) of all items, or of `n` drawn ones."""
     limits = Limits.of(config)
     if config.source == BUILTIN:
         from hpcgen.data.prototypes import decorated
 
+        Wanted(Path(BUILTIN), columns, frozenset(COMPUTED)).check(())
         for index, (label, crystal) in drawn(enumerate(decorated(config)), n, seed):
-            yield index, label, crystal
+            yield index, label, crystal, ()
         return
-    items, numbered = tee(drawn(enumerate(raw_items(resolve_path(config.source, config_dir))), n, seed))
+    source = raw_items(resolve_path(config.source, config_dir), columns, COMPUTED)
+    items, numbered = tee(drawn(enumerate(source), n, seed))
     results = _admitted((item for _, item in items), limits, min(processes, MAX_PROCESSES))
-    for (label, result), (index, _) in zip(results, numbered, strict=False):
-        yield index, label, result
+    for (label, result), (index, item) in zip(results, numbered, strict=False):
+        yield index, label, result, item.properties
 
 
 def drawn(numbered: Iterable[tuple[int, T]], n: int | None, seed: int) -> Iterator[tuple[int, T]]:

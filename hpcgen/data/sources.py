@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -35,32 +35,70 @@ class RawItem(NamedTuple):
         label: `row:N` or `file:PATH`.
         layout: `cif`, `poscar` or `extxyz` with text as payload, `atoms` with ASE Atoms.
         payload: what the parser of that layout takes.
+        properties: (name, value) of the columns asked for that it has, as the source gives them.
     """
 
     label: str
     layout: str
     payload: Any
+    properties: tuple[tuple[str, Any], ...] = ()
 
 
-def raw_items(path: Path) -> Iterator[RawItem]:
+def raw_items(path: Path, columns: Sequence[str] = (), optional: Collection[str] = ()) -> Iterator[RawItem]:
     """The raw items of a file or folder.
 
+    Args:
+        path: the file or folder.
+        columns: names of the properties that items carry: columns of a CSV, keys of an extxyz's comment lines or of
+            an ASE database. CIFs and POSCARs carry none.
+        optional: those of them that may be missing.
+
     Raises:
-        DataError: if it is missing, empty, of no known layout, a CSV without `cif`, or cannot be read.
+        DataError: if it is missing, empty, of no known layout, a CSV without `cif`, or cannot be read; or if no item
+            has one of the columns (a CSV is asked before its rows are read, the others after).
     """
     if not path.exists():
         raise DataError(f"no data at {path}", expected=LAYOUTS, remedy="correct data.source, or use `builtin`")
+    wanted = Wanted(path, tuple(columns), frozenset(optional))
     if path.is_dir():
+        wanted.check(())
         return _folder(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", expected=LAYOUTS, remedy="fetch or export the data set again")
     name = path.name.lower().removesuffix(".gz")
     for suffixes, source in (((".csv",), _table), ((".extxyz", ".xyz"), _extxyz), ((".db",), _ase_database)):
         if name.endswith(suffixes):
-            return source(path)
+            return source(path, wanted)
     if _file_layout(path):
+        wanted.check(())
         return iter([_structure_file(path, label_of_file(path.name))])
     raise DataError(f"{path} has no known layout", expected=LAYOUTS, remedy="rename or convert the file")
+
+
+class Wanted(NamedTuple):
+    """The columns that are asked for of a source, and those of them that it need not have."""
+
+    path: Path
+    columns: tuple[str, ...]
+    optional: frozenset[str]
+
+    def of(self, row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """(name, value) of those that a row has."""
+        return tuple((name, row[name]) for name in self.columns if name in row)
+
+    def check(self, names: Collection[str]) -> None:
+        """Return if the source has all that it must have.
+
+        Raises:
+            DataError: naming what is missing, and what there is.
+        """
+        if missing := [name for name in self.columns if name not in names and name not in self.optional]:
+            there = ", ".join(sorted(names)[:40]) + (", ..." if len(names) > 40 else "") if names else "none at all"
+            raise DataError(
+                f"{self.path} has no column {', '.join(f'`{name}`' for name in missing)}; its columns are: {there}",
+                expected="the columns that conditions.scalars and conditions.categories name",
+                remedy="correct the names, or remove them",
+            )
 
 
 def source_digest(path: Path) -> str:
@@ -111,7 +149,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-def _table(path: Path) -> Iterator[RawItem]:
+def _table(path: Path, wanted: Wanted) -> Iterator[RawItem]:
     csv.field_size_limit(_CELL_LIMIT)
     try:
         with _open(path) as stream:
@@ -128,8 +166,10 @@ def _table(path: Path) -> Iterator[RawItem]:
                     remedy="rename the column with the structures to `cif`",
                 )
             column = columns.index("cif")
+            wanted.check({*columns} - {"cif"})
             for number, row in enumerate((row for row in rows if row), start=1):
-                yield RawItem(f"row:{number}", "cif", row[column] if column < len(row) else "")
+                properties = wanted.of(dict(zip(columns, row, strict=False))) if wanted.columns else ()
+                yield RawItem(f"row:{number}", "cif", row[column] if column < len(row) else "", properties)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise _unreadable(path, error) from error
 
@@ -157,8 +197,9 @@ def _structure_file(file: Path, label: str) -> RawItem:
         return RawItem(label, "unreadable", str(error))
 
 
-def _extxyz(path: Path) -> Iterator[RawItem]:
+def _extxyz(path: Path, wanted: Wanted) -> Iterator[RawItem]:
     # Frames are cut out here and parsed one by one, so that a broken frame does not end the file.
+    names: set[str] = set()
     try:
         with _open(path) as stream:
             number = 0
@@ -174,22 +215,38 @@ def _extxyz(path: Path) -> Iterator[RawItem]:
                         remedy="mend the frame before it, or convert the file again",
                     )
                 frame = [line, *(stream.readline() for _ in range(int(line) + 1))]
-                yield RawItem(f"row:{number}", "extxyz", "".join(frame))
+                comment = _comment(frame[1]) if wanted.columns else {}
+                names.update(comment)
+                yield RawItem(f"row:{number}", "extxyz", "".join(frame), wanted.of(comment))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise _unreadable(path, error) from error
+    wanted.check(names)
 
 
-def _ase_database(path: Path) -> Iterator[RawItem]:
+def _comment(line: str) -> dict[str, Any]:
+    """Keys and values of a comment line but those that describe the structure; none if it is broken."""
+    from ase.io.extxyz import key_val_str_to_dict
+
+    try:
+        return {k: v for k, v in key_val_str_to_dict(line).items() if k not in ("Lattice", "Properties", "pbc")}
+    except (ValueError, KeyError, IndexError):
+        return {}
+
+
+def _ase_database(path: Path, wanted: Wanted) -> Iterator[RawItem]:
     import sqlite3
 
     from ase.db import connect
 
+    names: set[str] = set()
     try:
         for row in connect(str(path), type="db", append=True).select():
-            yield RawItem(f"row:{row.id}", "atoms", row.toatoms())
+            names.update(row.key_value_pairs)
+            yield RawItem(f"row:{row.id}", "atoms", row.toatoms(), wanted.of(row.key_value_pairs))
     except (sqlite3.Error, OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as an ASE database: {error}",
             expected="an SQLite file written by ase.db",
             remedy="check that the file is complete, and export it again",
         ) from error
+    wanted.check(names)

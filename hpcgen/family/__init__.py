@@ -6,19 +6,25 @@ outside hpcgen, as an entry point of the group `hpcgen.families`). No stage know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgen.config import Config
+from hpcgen.config import Config, SampleConfig
 from hpcgen.crystal import Crystal
 from hpcgen.errors import ConfigError, Failure
-from hpcgen.flow import Candidate
+from hpcgen.flow import Candidate, Entry
 from hpcgen.store import File
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hpcgen.train.part import Part
 
 FAMILIES = {"representation": "hpcgen.family.representation:RepresentationFamily"}
 
@@ -34,8 +40,16 @@ class Family(Protocol):
     sample_type: type  # the record type stored in samples.h5
 
     @classmethod
-    def fit(cls, crystals: Sequence[Crystal], config: Config) -> Family:
-        """Statistics, scalers and element list from the training split alone."""
+    def fit(
+        cls, crystals: Sequence[Crystal], config: Config, values: Sequence[Mapping[str, Any]] | None = None
+    ) -> Family:
+        """Statistics, scalers, element list and conditions from the training split alone.
+
+        Args:
+            crystals: of the training split.
+            config: of the run.
+            values: what is known of each crystal in columns of the data, as `Entry.values`.
+        """
         ...
 
     @classmethod
@@ -47,17 +61,58 @@ class Family(Protocol):
         """Plain numbers, text, lists, dicts and torch tensors: loads with `weights_only=True`."""
         ...
 
-    def encode(self, crystals: Sequence[Crystal]) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
-        """Network inputs (M', *shape) float32 of the crystals that can be encoded; (index, reason) of the others."""
+    def misfits(self, crystals: Sequence[Crystal]) -> list[tuple[int, str]]:
+        """(index, reason) of the crystals that the family cannot encode."""
         ...
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one network input."""
+    def parts(self, config: Config) -> Sequence[Part]:
+        """The networks that make up the generator, in the order they are trained and sample in."""
         ...
 
-    def to_samples(self, ids: Sequence[str], x: NDArray[np.float32]) -> list[Any]:
-        """Generated arrays (M, *shape) as records of `sample_type`: physical units, usable without the model."""
+    def training_tensors(self, entries: Sequence[Entry], config: Config) -> dict[str, dict[str, Tensor]]:
+        """The rows of each part by its name, see `hpcgen.train.part.Rows`; entries of `misfits` are left out."""
+        ...
+
+    def generator(
+        self,
+        models: Mapping[str, Any],
+        *,
+        seed: int,
+        settings: SampleConfig,
+        device: torch.device | str = "cpu",
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Callable[[Sequence[str]], list[Any]]:
+        """What draws samples: at most `settings.micro_batch` ids -> a `sample_type` or `Failure` for each.
+
+        Args:
+            models: `hpcgen.family.draw.Trained` of each part, by its name.
+            seed: of the run; with its id it decides all random numbers of a sample.
+            settings: sampler, steps, guidance and micro-batch.
+            device: where the networks are.
+            conditions: what is asked for, `sample.conditions`.
+
+        Raises:
+            ConfigError: if the model cannot be asked for it.
+        """
+        ...
+
+    def score(
+        self,
+        models: Mapping[str, Any],
+        part: str,
+        real: Sequence[Crystal],
+        config: Config,
+        device: torch.device | str = "cpu",
+    ) -> dict[str, float]:
+        """How good a small sample is while `part` is in training, by name; nothing if that cannot be said.
+
+        Args:
+            models: `hpcgen.family.draw.Trained` of the part and those before it.
+            part: its name.
+            real: crystals to compare with.
+            config: of the run.
+            device: of the networks.
+        """
         ...
 
     def sample_attrs(self) -> dict[str, Any]:

@@ -8,64 +8,43 @@ the elements in (electronegativity, Z) order, in the vector, in samples.h5 and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgen import store
-from hpcgen.config import Config, RepresentationConfig
+from hpcgen.config import Config, RepresentationConfig, SampleConfig
 from hpcgen.crystal import Crystal, FloatArray
-from hpcgen.errors import DataError
+from hpcgen.errors import DataError, Failure
+from hpcgen.family.composition_model import CompositionTokens
+from hpcgen.family.conditions import Conditions, known_of
+from hpcgen.family.draw import Draw, Trained
+from hpcgen.family.generator import Generator, make_generator
+from hpcgen.family.parts import Tensors, make_parts, training_tensors
 from hpcgen.family.rebuild import RepresentationReconstructor
-from hpcgen.flow import array, column
+from hpcgen.family.request import Request
+from hpcgen.family.samples import RepresentationSample, of_stages, of_vectors
+from hpcgen.flow import Entry
 from hpcgen.represent import lattice as lattices
-from hpcgen.represent.composition import (
-    CompositionCodec,
-    GeneratedComposition,
-    order_elements,
-    whole_counts,
-)
+from hpcgen.represent.composition import CompositionCodec, order_elements
 from hpcgen.represent.descriptor import (
     descriptor_attrs,
     make_descriptor,
-    relabel,
     representation_config,
     same_unit,
 )
 from hpcgen.represent.scaling import HalfWhitenedPca, Standard
 
+if TYPE_CHECKING:
+    import torch
+
+    from hpcgen.train.part import Part
+
 NAME = "representation"
 COUNT_FLOOR = 0.25  # atoms: a count that varies less is as good as fixed
 LATTICE_FLOOR = 0.01  # about 1 %: lattice features that vary less are as good as fixed
-_GROUP = "representation"
-
-
-@dataclass(frozen=True, eq=False)
-class RepresentationSample:
-    """One generated representation in physical units, as samples.h5 holds it; usable without the model.
-
-    Channel k of the descriptor is the k-th element with a composition above 0, in (electronegativity, Z) order.
-    """
-
-    id: str
-    n_atoms: np.float32 = array("f4", "number of atoms, as generated: not rounded", shape=(), group=_GROUP)
-    composition: NDArray[np.float32] = array(
-        "f4", "atoms of each element of the attribute `elements`, as generated", shape=("E",), group=_GROUP
-    )
-    lattice: NDArray[np.float32] = array(
-        "f4", "a, b, c in angstrom and alpha, beta, gamma in degrees", shape=(6,), group=_GROUP
-    )
-    descriptor: NDArray[np.float32] = array(
-        "f4", "the descriptor; the attributes name it, its settings and its dimensions", shape=("D",), group=_GROUP
-    )
-    composition_confidence: float = column("f8", "smallest lead of a channel's element over the next", unit="1")
-    repair: str = column("text", "what was odd in the generated composition; empty if nothing")
-
-
-store.register(RepresentationSample, "hpcgen.samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +56,8 @@ class RepresentationFamily:
         codec: elements and channels.
         max_atoms: the largest crystal that is meant.
         scalers: of the blocks `bits`, `counts` (with n_atoms), `lattice`, and `descriptor`.
+        tokens: patterns of counts, for the model of compositions.
+        conditions: what samples can be asked for.
     """
 
     settings: RepresentationConfig
@@ -86,16 +67,25 @@ class RepresentationFamily:
     counts: Standard
     lattice: Standard
     descriptor: HalfWhitenedPca
+    tokens: CompositionTokens
+    conditions: Conditions
 
     name = NAME
     sample_type = RepresentationSample
 
     @classmethod
-    def fit(cls, crystals: Sequence[Crystal], config: Config) -> RepresentationFamily:
-        """Elements, channels and scalers from the training split alone.
+    def fit(
+        cls, crystals: Sequence[Crystal], config: Config, values: Sequence[Mapping[str, Any]] | None = None
+    ) -> RepresentationFamily:
+        """Elements, channels, scalers and conditions from the training split alone.
+
+        Args:
+            crystals: of the training split.
+            config: sections `representation`, `conditions` and `data`.
+            values: what is known of each crystal in the columns of `conditions`, as `Entry.values`; None: nothing.
 
         Raises:
-            DataError: if there is no crystal.
+            DataError: if there is no crystal, or nothing is known in a column.
         """
         if not crystals:
             raise DataError("the training split is empty", remedy="give more data, or smaller held-out fractions")
@@ -103,6 +93,7 @@ class RepresentationFamily:
         codec = CompositionCodec(elements, max(len(np.unique(c.numbers)) for c in crystals))
         settings = config.representation.resolved(codec.channels)
         compositions, cells, vectors = _physical(crystals, codec, settings)
+        known = [known_of(c, v) for c, v in zip(crystals, values or [{}] * len(crystals), strict=True)]
         return cls(
             settings=settings,
             codec=codec,
@@ -111,6 +102,8 @@ class RepresentationFamily:
             counts=Standard.fit(compositions[:, codec.bits :], COUNT_FLOOR),
             lattice=Standard.fit(cells, LATTICE_FLOOR),
             descriptor=HalfWhitenedPca.fit(vectors, settings.variance, same_unit=same_unit(settings)),
+            tokens=CompositionTokens.fit([c.numbers for c in crystals], elements, codec.channels),
+            conditions=Conditions.fit(known, elements, config.conditions),
         )
 
     def state(self) -> dict[str, Any]:
@@ -123,20 +116,25 @@ class RepresentationFamily:
             "max_atoms": self.max_atoms,
             **{block: getattr(self, block).state() for block in ("bits", "counts", "lattice")},
             "pca": self.descriptor.state(),
+            "patterns": [list(p) for p in self.tokens.patterns],
+            "conditions": self.conditions.state(),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RepresentationFamily:
         """The family as `state` saved it."""
         settings = representation_config(state).model_copy(update={"variance": float(state["variance"])})
+        elements = tuple(int(z) for z in state["elements"])
         return cls(
             settings=settings,
-            codec=CompositionCodec(tuple(int(z) for z in state["elements"]), int(state["channels"])),
+            codec=CompositionCodec(elements, int(state["channels"])),
             max_atoms=int(state["max_atoms"]),
             bits=Standard.from_state(state["bits"]),
             counts=Standard.from_state(state["counts"]),
             lattice=Standard.from_state(state["lattice"]),
             descriptor=HalfWhitenedPca.from_state(state["pca"]),
+            tokens=CompositionTokens(elements, tuple(tuple(int(n) for n in p) for p in state["patterns"])),
+            conditions=Conditions.from_state(state["conditions"]),
         )
 
     @property
@@ -176,36 +174,86 @@ class RepresentationFamily:
         return ""
 
     def to_samples(self, ids: Sequence[str], x: NDArray[np.float32]) -> list[RepresentationSample]:
-        """Generated vectors (M, L) as samples, with elements named and descriptor channels in their order."""
-        lengths = [block.length for block in (self.bits, self.counts, self.lattice, self.descriptor)]
-        bits, counts, cells, vectors = np.split(np.asarray(x, dtype=np.float64), np.cumsum(lengths)[:-1], axis=1)
-        compositions = np.concatenate([self.bits.inverse(bits), self.counts.inverse(counts)], axis=1)
-        cells, vectors = self.lattice.inverse(cells), self.descriptor.inverse(vectors)
-        samples = []
-        for id_, composition, cell, vector in zip(ids, compositions, cells, vectors, strict=True):
-            decoded = self.codec.decode(composition)
-            # all channels are kept, those in use first: every sample of a file has the same length
-            mixing = np.zeros((self.codec.channels, self.codec.channels))
-            mixing[: len(decoded.mixing)] = decoded.mixing
-            samples.append(
-                RepresentationSample(
-                    id=id_,
-                    n_atoms=np.float32(decoded.n_atoms),
-                    composition=decoded.counts.astype(np.float32),
-                    lattice=lattices.decode_lattice(cell, self._atoms(decoded)).astype(np.float32),
-                    descriptor=relabel(self.settings, vector, mixing).astype(np.float32),
-                    composition_confidence=decoded.confidence,
-                    repair=decoded.repair,
-                )
-            )
-        return samples
+        """Generated vectors (M, L) of the joint model as samples."""
+        return of_vectors(self, ids, x)
 
-    def _atoms(self, decoded: GeneratedComposition) -> float:
-        """The whole number of atoms that volume per atom is meant for; as generated where no crystal is meant."""
-        counts = decoded.counts[decoded.counts > 0]
-        if not len(counts) or max(counts.sum(), decoded.n_atoms) > 2 * self.max_atoms:
-            return decoded.n_atoms
-        return float(whole_counts(counts, decoded.n_atoms)[0].sum())
+    def samples(
+        self,
+        ids: Sequence[str],
+        counts: NDArray[np.int64],
+        elements: NDArray[np.int64],
+        parameters: FloatArray,
+        vectors: FloatArray,
+    ) -> list[RepresentationSample]:
+        """Samples of whole compositions, counts and elements (M, C), with lattice (M, 6) and descriptor (M, D)."""
+        return of_stages(self, ids, counts, elements, parameters, vectors)
+
+    def misfits(self, crystals: Sequence[Crystal]) -> list[tuple[int, str]]:
+        """(index, reason) of the crystals that the family cannot encode."""
+        return [(i, reason) for i, crystal in enumerate(crystals) if (reason := self._misfit(crystal))]
+
+    def parts(self, config: Config) -> list[Part]:
+        """What is trained, in the order of sampling: `composition`, `lattice`, `descriptor`; or `joint`."""
+        return make_parts(self, config)
+
+    def training_tensors(self, entries: Sequence[Entry], config: Config) -> dict[str, Tensors]:
+        """The rows of each part, by its name: `x` (M, *shape) float32 and `c` (M, Dc) float32, its conditions.
+
+        Entries of `misfits` are left out. So are, for the composition alone, those with a pattern of counts that does
+        not occur in the training split: M differs between parts.
+        """
+        return training_tensors(self, entries, config)
+
+    def generator(
+        self,
+        models: Mapping[str, Trained],
+        *,
+        seed: int,
+        settings: SampleConfig,
+        device: torch.device | str = "cpu",
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Generator:
+        """What draws samples from the trained parts: a function of at most `settings.micro_batch` ids.
+
+        Args:
+            models: each part of `parts` by its name, with its weights.
+            seed: of the run; with its id it decides all random numbers of a sample.
+            settings: sampler, steps, guidance and micro-batch.
+            device: where the networks are.
+            conditions: what is asked for, see `hpcgen.family.request.Request`.
+
+        Raises:
+            ConfigError: if the model does not know what is asked for, or no training composition is so.
+        """
+        return make_generator(self, models, Draw(seed, settings, device), Request.of(conditions or {}))
+
+    def generate(
+        self,
+        models: Mapping[str, Trained],
+        ids: Sequence[str],
+        *,
+        seed: int,
+        settings: SampleConfig,
+        device: torch.device | str = "cpu",
+        conditions: Mapping[str, Any] | None = None,
+    ) -> list[RepresentationSample | Failure]:
+        """One sample for each id, see `generator`; the same for any choice and order of ids."""
+        draw = self.generator(models, seed=seed, settings=settings, device=device, conditions=conditions)
+        size = settings.micro_batch
+        return [sample for start in range(0, len(ids), size) for sample in draw(ids[start : start + size])]
+
+    def score(
+        self,
+        models: Mapping[str, Trained],
+        part: str,
+        real: Sequence[Crystal],
+        config: Config,
+        device: torch.device | str = "cpu",
+    ) -> dict[str, float]:
+        """How good a small sample of a part in training is, see `hpcgen.family.scores.score`."""
+        from hpcgen.family.scores import score
+
+        return score(self, models, part, real, config, device)
 
     def sample_attrs(self) -> dict[str, Any]:
         """What samples.h5 needs to be read without the model."""

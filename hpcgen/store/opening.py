@@ -109,4 +109,12 @@ def match(path: Path, f: h5py.File, record_type: type | None) -> Schema:
             expected=f"version {schema.version} or older",
             remedy="upgrade hpcgen",
         )
+    if version < schema.version:
+        writer = f.attrs.get("hpcgen_version", "unknown")
+        stage = STAGES.get(name, ("that wrote it", ""))[0]
+        raise StoreError(
+            f"{path} has version {version} of {name} (written by hpcgen {writer}), which lacks columns",
+            expected=f"version {schema.version}",
+            remedy=f"run the stage `{stage}` again, or use the hpcgen that wrote the file",
+        )
     return schema

@@ -15,6 +15,7 @@ from typing import Any
 from hpcgen import flow
 
 VERSION = 1
+DATASET_VERSION = 2  # since 2 an entry carries the properties that samples can be asked for
 CRYSTAL: dict[str, tuple[str, str, str, str]] = {
     "lattice": ("float64", "(M, 3, 3)", "angstrom", "lattice vectors, one per row"),
     "atoms/offset": ("int64", "(M+1,)", "", "record i owns atoms offset[i]:offset[i+1]"),
@@ -201,8 +202,8 @@ def type_name(dtype: str) -> str:
     return {"id": "S16", "text": "UTF-8 text"}.get(dtype) or np.dtype(dtype).name
 
 
+register(flow.Entry, "hpcgen.dataset", DATASET_VERSION)
 for _type, _name in (
-    (flow.Entry, "hpcgen.dataset"),
     (flow.Candidate, "hpcgen.candidates"),
     (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
