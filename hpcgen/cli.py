@@ -89,10 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser(
         "inspect",
-        help="print what a file of a run folder holds",
-        epilog="Example: hpcgen inspect runs/quickstart/candidates.h5",
+        help="print what a file of a run folder holds, or plot how the training of a run goes",
+        epilog="Example: hpcgen inspect runs/quickstart/candidates.h5, or hpcgen inspect runs/quickstart",
     )
-    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE", help="HDF5 file of a run folder, or the folder")
     inspect.add_argument("--verify", action="store_true", help="check every record against its checksum")
     inspect.set_defaults(handler=_inspect)
 
@@ -229,10 +229,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from hpcgen import store
+    from hpcgen.report import training
 
     for file in arguments.files:
         if not file.exists():
-            raise UsageError(f"there is no file {file}", remedy="give the path of an HDF5 file of a run folder")
+            raise UsageError(f"there is no file {file}", remedy="give a run folder, or an HDF5 file of one")
+        if file.is_dir():
+            print("\n".join(training.inspect(file)))
+            continue
         print(store.describe_file(file))
         if arguments.verify:
             with store.open(file) as f:

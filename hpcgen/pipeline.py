@@ -38,6 +38,7 @@ class Stage:
         launch: `here` in this process, `farm` over MPI ranks, `ddp` over training processes.
         does: one line for `--help` and the documentation.
         gpu: whether every rank of it wants a GPU, where there are some.
+        beside: what else it leaves in the run folder.
     """
 
     name: str
@@ -46,12 +47,20 @@ class Stage:
     launch: Literal["here", "farm", "ddp"]
     does: str
     gpu: bool = False
+    beside: tuple[str, ...] = ()
 
 
 STAGES: tuple[Stage, ...] = (
     Stage("data", (), "dataset.h5", "here", "read, reduce, validate and split the training structures"),
-    Stage("train", ("dataset.h5",), "checkpoint.pt", "ddp", "fit the generator to the training split"),
-    Stage("sample", ("checkpoint.pt",), "samples.h5", "here", "draw samples from the generator"),
+    Stage(
+        "train",
+        ("dataset.h5",),
+        "checkpoint.pt",
+        "ddp",
+        "fit the generator to the training split",
+        beside=("checkpoints", "train.csv", "tensorboard"),
+    ),
+    Stage("sample", ("checkpoint.pt",), "samples.h5", "farm", "draw samples from the generator", True),
     Stage("reconstruct", ("samples.h5",), "candidates.h5", "farm", "turn samples into crystals"),
     Stage("screen", ("candidates.h5", "dataset.h5"), "survivors.h5", "here", "drop what is invalid or a duplicate"),
     Stage("relax", ("survivors.h5", "candidates.h5"), "relaxed-mlip.h5", "farm", "relax with the ML potential", True),
@@ -197,24 +206,18 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
         n = context.config.train.processes
         if n == 1:
             return None
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={n}",
-            *stage_command[1:],
-        ]
+        return [sys.executable, "-m", "hpcgen.train.local", str(n), *stage_command]
     if s.launch == "here":
         return None
-    gpu = s.gpu and context.config.relax.device != "cpu"
+    device = context.config.sample.device if s.name == "sample" else context.config.relax.device
+    gpu = s.gpu and device != "cpu"
     return launcher.ranks_command(context.config.farm, stage_command, gpu=gpu)
 
 
 def set_aside(context: Context, s: Stage) -> None:
     """Move the outputs of a stage and of all later ones to `old/<time>/`: nothing is ever overwritten."""
     later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
-    names = [out.writes for out in later if done(context, out)]
+    names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
     names += [f.name for f in context.folder.glob("shards-*")]  # unfinished work on what is set aside
     if names:
         attic = context.path("old") / time.strftime("%Y%m%dT%H%M%S")

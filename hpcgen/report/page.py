@@ -229,7 +229,7 @@ def _distributions(data: RunData) -> list[Markup]:
 
 
 def _training(data: RunData) -> list[Markup]:
-    losses = {name: y for name, y in data.curve.items() if "loss" in name}
+    losses = {name: y for name, y in data.curve.items() if name.endswith("loss")}
     step = data.curve.get("step")
     if step is None or not losses:
         return []

@@ -82,20 +82,22 @@ def comparison(generated: ArrayLike, training: ArrayLike, label: str, *, whole: 
     return _figure(body, f"{label}: {len(a)} generated crystals against {len(b)} training structures")
 
 
-def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: str) -> Markup:
-    """Lines over x on a logarithmic axis, at most four; values that are not positive numbers are left out."""
-    shown = {name: (y > 0) & np.isfinite(y) & np.isfinite(x) for name, y in list(series.items())[:4]}
+def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: str, *, log: bool = True) -> Markup:
+    """Lines over x, at most four, over a logarithmic or linear axis; values it cannot show are left out."""
+    low = 0.0 if log else -math.inf
+    shown = {name: (y > low) & np.isfinite(y) & np.isfinite(x) for name, y in list(series.items())[:4]}
     shown = {name: mask for name, mask in shown.items() if mask.any()}
     if not shown:
         return Markup("")
-    values = np.concatenate([series[n][m] for n, m in shown.items()])
-    low, high = math.log10(values.min()), math.log10(values.max())
-    pad = max(0.05 * (high - low), 0.02)
+    axis = np.log10 if log else np.asarray
+    values = axis(np.concatenate([series[n][m] for n, m in shown.items()]))
+    low, high = float(values.min()), float(values.max())
+    pad = max(0.05 * (high - low), 0.02 if log else 0.02 * abs(high))
     steps = np.concatenate([x[m] for m in shown.values()])
     frame = _Frame(float(min(steps.min(), 0)), float(max(steps.max(), 1)), low - pad, high + pad)
     parts, legend = [], []
     for number, (name, mask) in enumerate(shown.items()):
-        xs, ys = x[mask], np.log10(series[name][mask])
+        xs, ys = x[mask], axis(series[name][mask])
         points = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in zip(xs, ys, strict=True))
         mark = f'<circle class="dot line-{number}" cx="{frame.x(xs[-1]):.1f}" cy="{frame.y(ys[-1]):.1f}" r="3"/>'
         parts.append(f'<polyline class="line line-{number}" points="{points}"/>{mark}')
@@ -104,7 +106,7 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
             f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
             f'<text x="{left + 21}" y="14">{escape(name.replace("_", " ")[:16])}</text>'
         )
-    body = frame.axes(x_label, y_label, log=True) + "".join(parts + legend)
+    body = frame.axes(x_label, y_label, log=log) + "".join(parts + legend)
     return _figure(body, f"{y_label} over {x_label}")
 
 

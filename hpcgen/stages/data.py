@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 
@@ -19,21 +20,25 @@ def run(ctx: Context) -> Balance:
 
     An entry's id comes from its place among all items of the source, usable or not. Root attributes beside the
     balance: `elements` (symbols by atomic number), `max_atoms`, `max_elements` (the largest that occur), `source`.
+    Entries carry what is known of them in the columns of the section `conditions`.
 
     Raises:
-        DataError: if the source is missing, empty, of no known layout, or too much of it is unusable.
+        DataError: if the source is missing, empty, of no known layout, or too much of it is unusable; or if it lacks
+            a column of `conditions`.
         ConfigError: if the configuration names something that is no element.
         StoreError: if dataset.h5 cannot be written.
     """
     from ase.data import chemical_symbols
 
     config = ctx.config
-    read = data.load(config.data, config_dir=ctx.config_dir, processes=data.available_cores())
+    read = data.load(config.data, config.conditions, config_dir=ctx.config_dir, processes=data.available_cores())
     splits = data.splits(read.labels, config.seed, config.data.validation_fraction, config.data.test_fraction)
     run_digest = config.identity("data")
     entries = [
-        Entry(make_id(run_digest, "data", index), crystal, source=label, split=split)
-        for index, label, crystal, split in zip(read.indices, read.labels, read.crystals, splits, strict=True)
+        Entry(make_id(run_digest, "data", index), crystal, label, split, json.dumps(known, sort_keys=True))
+        for index, label, crystal, split, known in zip(
+            read.indices, read.labels, read.crystals, splits, read.properties, strict=True
+        )
     ]
     balance = Balance.of("data", len(entries) + len(read.failures), len(entries), read.failures)
     numbers = sorted({int(z) for crystal in read.crystals for z in crystal.numbers})
@@ -49,6 +54,8 @@ def run(ctx: Context) -> Balance:
     shares = Counter(splits)
     counted = ", ".join(f"{shares[s]} {s}" for s in SPLITS)
     log.info("data: %s of %d elements; %s", counted, len(numbers), config.data.source)
+    for name in config.conditions.columns:
+        log.info("data: `%s` is known of %d entries", name, sum(name in known for known in read.properties))
     return balance
 
 

@@ -1,141 +1,169 @@
-"""Stage sample: checkpoint.pt -> samples.h5."""
+"""Stage sample: checkpoint.pt -> samples.h5, alone or over all MPI ranks.
+
+A task is a sample, and the tasks of a micro-batch are done together: sample i always lies in micro-batch
+i // sample.micro_batch. With the seeds of its noise, which follow from its id, it is so the same for any number of
+samples, of ranks and of restarts.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hpcgen.errors import ConfigError, Failure
-from hpcgen.flow import make_id, seed_of
+from hpcgen import farm
+from hpcgen.errors import CheckpointError, ConfigError
+from hpcgen.flow import make_id
 from hpcgen.stages.context import Balance, Context
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    from collections.abc import Iterator
 
-    from hpcgen.config import SampleConfig
-    from hpcgen.diffusion.samplers import Estimate
-    from hpcgen.diffusion.schedules import Schedule
+    import torch
+
+    from hpcgen.config import Config
+    from hpcgen.train.checkpoint import Checkpoint
 
 log = logging.getLogger("hpcgen")
 
+STAGE = "sample"
+SECONDS_PER_WEIGHT = 1e-9  # of one row through a network on one core; the farm learns how long it takes really
 
-def run(ctx: Context) -> Balance:
-    """Draw `sample.n` samples from the trained model and write samples.h5.
+Generate = Callable[[Sequence[str]], list[Any]]
+"""Ids of at most one micro-batch -> a record of the family's `sample_type` or a `Failure` for each."""
+
+
+def run(ctx: Context) -> Balance | None:
+    """Draw `sample.n` samples from the trained model and write samples.h5. All ranks call it.
 
     Model, diffusion and family are those that the checkpoint holds; only the section `sample` and the seed are read
-    from the configuration. Sample i is the same for any n: its noise comes from its own stream, and its place in a
-    micro-batch of fixed size is i modulo that size.
+    from the configuration. Values that are not finite are failures of the kind `not-finite`.
+
+    Returns:
+        The balance on rank 0, None on the others.
 
     Raises:
         CheckpointError: if there is no checkpoint of this configuration, or it is damaged.
-        ConfigError: if more denoising steps are asked for than the model was trained with.
+        ConfigError: if more denoising steps are asked for than the model was trained with, guidance towards nothing,
+            or what the model cannot be asked for (`sample.conditions`).
         LaunchError: if the device is not there.
     """
+    config, settings = ctx.config, ctx.config.sample
+    farm.pin_device(config.farm, settings.device)  # before torch is imported
 
-    from hpcgen import diffusion, models, provenance, store
-    from hpcgen.config import loads
+    from hpcgen import provenance
     from hpcgen.family import get_family
     from hpcgen.train import checkpoint
     from hpcgen.train.ddp import pick_device
 
-    config, settings = ctx.config, ctx.config.sample
-    path = ctx.path("checkpoint.pt")
-    trained = checkpoint.load(path, family=config.train.family, config_digest=config.digest())
-    if not trained.finished:
-        log.warning("sample: checkpoint.pt stops at step %d of %d", trained.step, trained.steps)
-    original = loads(trained.config, str(path))
-    schedule = diffusion.Schedule.of(original.diffusion.schedule, original.diffusion.steps)
-    if settings.sampler == "ddim" and settings.steps > schedule.steps:
-        raise ConfigError(
-            f"sample.steps is {settings.steps}, and the model was trained with {schedule.steps} noise levels",
-            expected=f"at most {schedule.steps}",
-        )
-    device = pick_device(settings.device)
-    shape = tuple(trained.shape)
-    model = models.build(original.model, shape)
-    model.load_state_dict(trained.ema)
-    model.to(device).eval()
-    bounds = trained.lower.to(device), trained.upper.to(device)
-    estimate = diffusion.denoiser(model, schedule, diffusion.OBJECTIVES[original.diffusion.objective], bounds)
-
+    trained = checkpoint.load(ctx.path("checkpoint.pt"), family=config.train.family, config_digest=config.digest())
     family = get_family(trained.family).from_state(trained.family_state)
-    ids = [make_id(config.identity("sample"), "sample", i) for i in range(settings.n)]
-    x = draw(estimate, schedule, shape, settings, ids, config.seed, device)
-    finite = np.isfinite(x).reshape(len(x), -1).all(1)
-    failures = [
-        Failure(id_, "sample", "not-finite", "the network returned values that are not finite numbers")
-        for id_, good in zip(ids, finite, strict=True)
-        if not good
-    ]
-    records = family.to_samples([id_ for id_, good in zip(ids, finite, strict=True) if good], x[finite])
-    balance = Balance.of("sample", settings.n, len(records), failures)
-    store.write(
-        ctx.path("samples.h5"),
-        family.sample_type,
-        records,
-        failures=failures,
-        header=provenance.header(config, {"checkpoint.pt": _weights_digest(trained.ema)}),
-        attrs={**family.sample_attrs(), "family": family.name, "balance": balance.to_json()},
-    )
-    log.info("%s", balance)
-    return balance
+    digest = weights_digest(trained)
+    ids = [make_id(config.identity(STAGE), STAGE, i) for i in range(settings.n)]
+    size = settings.micro_batch
+    groups = [range(start, min(start + size, settings.n)) for start in range(0, settings.n, size)]
+
+    def deliver(result: farm.FarmResult) -> Balance:
+        balance = Balance.of(STAGE, result.tasks, result.records, result.failures)
+        header = provenance.header(config, {"checkpoint.pt": digest})
+        attrs = {**family.sample_attrs(), "family": family.name, "balance": balance.to_json()}
+        result.write(ctx.path("samples.h5"), header=header, attrs=attrs)
+        return balance
+
+    device = pick_device(settings.device)
+    with one_thread(device):
+        generate = generator(trained, config, device)
+        return farm.run(
+            ids,
+            seconds_per_sample(trained, config),
+            lambda members: generate([ids[i] for i in members]),
+            family.sample_type,
+            shards=ctx.path(f"shards-{STAGE}-{digest[:16]}"),  # those of other weights are never taken for these
+            config=config.farm,
+            label=STAGE,
+            groups=groups,
+            deliver=deliver,
+        )
 
 
-def draw(
-    estimate: Estimate,
-    schedule: Schedule,
-    shape: tuple[int, ...],
-    settings: SampleConfig,
-    ids: Sequence[str],
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """One generated array for each id, (M, *shape) float32.
+def generator(trained: Checkpoint, config: Config, device: torch.device | str = "cpu") -> Generate:
+    """What draws samples from a checkpoint, as `sample.conditions` asks for them.
 
-    All noise of a sample, first and later, comes from a generator on the CPU seeded by (seed, its id). The last
-    micro-batch is padded with zeros, because a matrix product may round differently for another number of rows.
+    Raises:
+        ConfigError: as `run`.
+        CheckpointError: if the checkpoint lacks a part.
     """
     import torch
-    from tqdm import tqdm
 
-    from hpcgen import diffusion
+    from hpcgen.config import loads
+    from hpcgen.family import get_family
+    from hpcgen.family.draw import Trained
 
-    size = settings.micro_batch
-    out: list[Tensor] = []
-    steps = schedule.steps if settings.sampler == "ddpm" else settings.steps
-    with tqdm(total=-(-len(ids) // size) * steps, desc="sample", unit="step", disable=None) as bar:
+    settings, original = config.sample, loads(trained.config, "checkpoint.pt")
+    family = get_family(trained.family).from_state(trained.family_state)
+    if settings.sampler != "ddpm" and settings.steps > original.diffusion.steps:
+        raise ConfigError(
+            f"sample.steps is {settings.steps}, and the model was trained with {original.diffusion.steps} noise levels",
+            expected=f"at most {original.diffusion.steps}",
+        )
+    if settings.guidance and not settings.conditions:
+        raise ConfigError(
+            f"sample.guidance is {settings.guidance}, and nothing is asked for",
+            expected="0, or something in sample.conditions to be guided towards",
+        )
+    models = {}
+    for part in family.parts(original):
+        if part.name not in trained.parts:
+            raise CheckpointError(
+                f"checkpoint.pt lacks the part {part.name}, it has {', '.join(trained.parts)}", remedy="train again"
+            )
+        state = trained.parts[part.name]
+        network = part.network()
+        network.load_state_dict(state.ema)
+        network.to(device).eval()
+        models[part.name] = Trained(part, network, state.lower, state.upper)
+    draw = family.generator(models, seed=config.seed, settings=settings, device=device, conditions=settings.conditions)
 
-        def progress(times: Sequence[int]) -> Iterator[int]:
-            for t in times:
-                yield t
-                bar.update()
+    def generate(ids: Sequence[str]) -> list[Any]:
+        with torch.inference_mode():
+            return draw(ids)
 
-        for start in range(0, len(ids), size):
-            part = ids[start : start + size]
-            generators = [torch.Generator().manual_seed(seed_of(seed, id_, "noise")) for id_ in part]
-
-            def noise(generators: list[torch.Generator] = generators) -> Tensor:
-                drawn = torch.zeros(size, *shape)
-                for row, generator in zip(drawn, generators, strict=False):
-                    row.normal_(generator=generator)
-                return drawn.to(device)
-
-            if settings.sampler == "ddpm":
-                x = diffusion.ddpm(estimate, noise(), schedule, noise, progress)
-            else:
-                x = diffusion.ddim(estimate, noise(), schedule, settings.steps, progress)
-            out.append(x[: len(part)].cpu())
-    return torch.cat(out).numpy()
+    return generate
 
 
-def _weights_digest(weights: dict[str, Tensor]) -> str:
+def seconds_per_sample(trained: Checkpoint, config: Config) -> float:
+    """Rough cost of one sample on one core, for scheduling only."""
+    from hpcgen.config import loads
+
+    settings = config.sample
+    steps = loads(trained.config, "checkpoint.pt").diffusion.steps if settings.sampler == "ddpm" else settings.steps
+    weights = sum(tensor.numel() for part in trained.parts.values() for tensor in part.ema.values())
+    return SECONDS_PER_WEIGHT * weights * steps
+
+
+def weights_digest(trained: Checkpoint) -> str:
+    """Digest of the weights that sample."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
+    for name, part in trained.parts.items():
+        for key in sorted(part.ema):
+            digest.update(f"{name}/{key}".encode())
+            digest.update(part.ema[key].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """On the CPU, one thread for all linear algebra: its bits depend on how many there are. Ranks use the cores."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

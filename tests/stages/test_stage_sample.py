@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import toy_family
 
-from hpcgen import diffusion, store
-from hpcgen.config import SampleConfig
-from hpcgen.errors import CheckpointError, ConfigError
+from hpcgen import store
+from hpcgen.diffusion.sampling import PartSampler
+from hpcgen.errors import EXIT_REQUEUE, CheckpointError, ConfigError
 from hpcgen.family import FAMILIES
 from hpcgen.flow import make_id
 from hpcgen.stages import sample, train
 from hpcgen.stages.context import Balance, Context
 from hpcgen.train import checkpoint
+
+PROGRAM = Path(__file__).with_name("sample_driver.py")
 
 
 @pytest.fixture(autouse=True)
@@ -58,62 +62,59 @@ def test_a_larger_campaign_begins_with_the_samples_of_a_smaller_one(ctx, tmp_pat
 
 
 def test_values_that_are_not_finite_are_failures(ctx, monkeypatch):
-    original = sample.draw
+    original = PartSampler.draw
 
-    def broken(*arguments, **keys):
-        x = original(*arguments, **keys)
-        x[2, 1] = np.nan
+    def broken(self, ids, *arguments):
+        x = original(self, ids, *arguments)
+        if IDS[2] in ids:
+            x[list(ids).index(IDS[2]), 1] = np.nan
         return x
 
-    monkeypatch.setattr(sample, "draw", broken)
+    IDS = [make_id(ctx.config.identity("sample"), "sample", i) for i in range(5)]
+    monkeypatch.setattr(PartSampler, "draw", broken)
     assert sample.run(ctx) == Balance("sample", 5, 4, {"not-finite": 1})
     with store.open(ctx.path("samples.h5")) as file:
-        ids = [make_id(ctx.config.identity("sample"), "sample", i) for i in range(5)]
-        assert file.ids == [*ids[:2], *ids[3:]]
-        assert [(f.id, f.stage, f.kind) for f in file.failures] == [(ids[2], "sample", "not-finite")]
+        assert file.ids == [*IDS[:2], *IDS[3:]]
+        assert [(f.id, f.stage, f.kind) for f in file.failures] == [(IDS[2], "sample", "not-finite")]
 
 
-IDS = [f"{i:016x}" for i in range(9)]
-SCHEDULE = diffusion.Schedule.of("cosine", 50)
+@pytest.mark.mpi
+@pytest.mark.parametrize("sampler", ["ddpm", "dpm++"])
+def test_any_number_of_ranks_gives_the_same_samples(tmp_path, mpiexec, sampler):
+    overrides = ["sample.n=13", f"sample.sampler={sampler}"]
+    ctx = toy_family.context(tmp_path / "run", overrides)
+    train.run(ctx)
+    sample.run(ctx)
+    alone = store.content_digest(ctx.path("samples.h5"))
+    ctx.path("samples.h5").unlink()
+    for ranks in (2, 3):
+        result = mpiexec(ranks, str(PROGRAM), str(ctx.folder))
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert store.content_digest(ctx.path("samples.h5")) == alone
+        ctx.path("samples.h5").unlink()
 
 
-def network(length: int = 37):
-    """An untrained network whose last layer is not zero, and its estimate."""
-    from hpcgen import models
-    from hpcgen.config import ModelConfig
+def test_an_interrupted_run_goes_on_where_it_was(ctx, monkeypatch):
+    """Stopped by a signal in the second of its two micro-batches."""
+    sample.run(ctx)
+    whole = store.content_digest(ctx.path("samples.h5"))
+    ctx.path("samples.h5").unlink()
+    original, drawn = PartSampler.draw, []
 
-    torch.manual_seed(0)
-    model = models.build(ModelConfig(width=16, attention_dim=32), (length,)).eval()
-    torch.nn.init.normal_(model.last.weight)
-    return diffusion.denoiser(model, SCHEDULE, diffusion.OBJECTIVES["v"])
+    def interrupted(self, ids, *arguments):
+        drawn.append(len(ids))
+        if len(drawn) == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, ids, *arguments)
 
-
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_a_sample_depends_on_its_id_alone(sampler):
-    estimate = network()
-    settings = SampleConfig(sampler=sampler, steps=10, micro_batch=4)
-
-    def draw(ids, seed=1):
-        return sample.draw(estimate, SCHEDULE, (37,), settings, ids, seed)
-
-    nine = draw(IDS)
-    assert np.isfinite(nine).all()
-    assert np.array_equal(draw(IDS[:5]), nine[:5])  # another n
-    assert np.array_equal(draw([IDS[0], *IDS[4:7]])[0], nine[0])  # other neighbours
-    np.testing.assert_allclose(draw(IDS[::-1])[::-1], nine, atol=2e-4)  # other places: equal but for rounding
-    assert not np.allclose(draw(IDS, seed=2), nine, atol=0.1)
-
-
-def test_later_noise_is_the_samples_own_too():
-    # a sampler that adds up all its noise: with one stream for the batch, padding or neighbours would show
-    settings = SampleConfig(sampler="ddpm", micro_batch=4)
-
-    def estimate(x, t):
-        return torch.zeros_like(x)
-
-    alone = sample.draw(estimate, SCHEDULE, (3,), settings, [IDS[6]], 1)
-    together = sample.draw(estimate, SCHEDULE, (3,), settings, IDS, 1)
-    assert np.array_equal(alone[0], together[6])
+    monkeypatch.setattr(PartSampler, "draw", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        sample.run(ctx)
+    assert stop.value.code == EXIT_REQUEUE
+    assert drawn == [4]
+    assert sample.run(ctx) == Balance("sample", 5, 5, {})
+    assert drawn == [4, 1]  # the first micro-batch was kept
+    assert store.content_digest(ctx.path("samples.h5")) == whole
 
 
 def test_model_and_diffusion_come_from_the_checkpoint(ctx, monkeypatch):
@@ -131,6 +132,13 @@ def test_model_and_diffusion_come_from_the_checkpoint(ctx, monkeypatch):
     sample.run(Context(other, ctx.folder))
     with store.open(ctx.path("samples.h5")) as file:
         assert np.array_equal(file.array("values")[...], expected)
+
+
+def test_guidance_towards_nothing(tmp_path):
+    ctx = toy_family.context(tmp_path / "run", ["sample.guidance=1.0"])
+    train.run(ctx)
+    with pytest.raises(ConfigError, match="nothing is asked for"):
+        sample.run(ctx)
 
 
 def test_more_steps_than_the_model_has(tmp_path):

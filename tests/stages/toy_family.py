@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,15 @@ import numpy as np
 import torch
 
 from hpcgen import store
-from hpcgen.config import Config, loads
+from hpcgen.config import Config, SampleConfig, loads
 from hpcgen.crystal import Crystal
+from hpcgen.diffusion import DiffusionPart
+from hpcgen.errors import ConfigError, Failure
+from hpcgen.family.draw import Draw, Trained
 from hpcgen.flow import Entry, array, make_id
 from hpcgen.stages.context import Context
 
+JOINT = "joint"
 CONFIG = """
 name: toy
 seed: 5
@@ -47,7 +51,7 @@ class ToyFamily:
         self.mean = mean
 
     @classmethod
-    def fit(cls, crystals: Sequence[Crystal], config: Config) -> ToyFamily:
+    def fit(cls, crystals: Sequence[Crystal], config: Config, values: Any = None) -> ToyFamily:
         return cls(torch.tensor(np.array([np.log(c.parameters[:3]) for c in crystals]).mean(0)))
 
     @classmethod
@@ -57,18 +61,44 @@ class ToyFamily:
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean}
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (3,)
+    def misfits(self, crystals: Sequence[Crystal]) -> list[tuple[int, str]]:
+        return [(i, "carbon is not for toys") for i, c in enumerate(crystals) if 6 in c.numbers]
 
-    def encode(self, crystals: Sequence[Crystal]) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        bad = [(i, "carbon is not for toys") for i, c in enumerate(crystals) if 6 in c.numbers]
-        good = [np.log(c.parameters[:3]) - self.mean.numpy() for c in crystals if 6 not in c.numbers]
-        return np.array(good, dtype=np.float32).reshape(-1, 3), bad
+    def parts(self, config: Config) -> list[DiffusionPart]:
+        return [DiffusionPart(JOINT, config.model, config.diffusion, (3,))]
 
-    def to_samples(self, ids: Sequence[str], x: np.ndarray) -> list[EdgeSample]:
-        edges = np.exp(x + self.mean.numpy()).astype(np.float32)
-        return [EdgeSample(id_, row) for id_, row in zip(ids, edges, strict=True)]
+    def training_tensors(self, entries: Sequence[Entry], config: Config) -> dict[str, dict[str, torch.Tensor]]:
+        good = [np.log(e.crystal.parameters[:3]) for e in entries if 6 not in e.crystal.numbers]
+        return {JOINT: {"x": torch.tensor(np.array(good).reshape(-1, 3) - self.mean.numpy(), dtype=torch.float32)}}
+
+    def generator(
+        self,
+        models: Mapping[str, Trained],
+        *,
+        seed: int,
+        settings: SampleConfig,
+        device: torch.device | str = "cpu",
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Callable[[Sequence[str]], list[Any]]:
+        if conditions:
+            raise ConfigError(f"samples are asked for by {', '.join(conditions)}", expected="nothing")
+        draw = Draw(seed, settings, device)
+
+        def generate(ids: Sequence[str]) -> list[Any]:
+            x = draw.arrays(models[JOINT], ids, None).numpy()[: len(ids)]
+            return [
+                EdgeSample(id_, np.exp(row + self.mean.numpy()).astype(np.float32))
+                if np.isfinite(row).all()
+                else Failure(id_, "sample", "not-finite", "not a number")
+                for id_, row in zip(ids, x, strict=True)
+            ]
+
+        return generate
+
+    def score(
+        self, models: Mapping[str, Trained], part: str, real: Sequence[Crystal], config: Config, device: Any = "cpu"
+    ) -> dict[str, float]:
+        return {"toys": float(len(real))}
 
     def sample_attrs(self) -> dict[str, Any]:
         return {"names": ["a", "b", "c"]}
