@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,10 @@ import pytest
 from virtual_cluster import ROOT, VirtualCluster, text_of, wait
 
 from hpcgen import store
+from hpcgen.config import load
 from hpcgen.errors import LaunchError
+from hpcgen.train import checkpoint
+from hpcgen.train.plain import digest
 
 SETTINGS = """
 name: tiny
@@ -146,6 +150,38 @@ def test_a_launcher_that_does_not_connect_the_ranks_is_an_error(
     assert "--mpi=pmix" in said
     assert "Traceback" not in said
     assert not (run_folder / "candidates.h5").exists()
+
+
+def test_a_training_told_to_stop_goes_on_and_ends_with_the_same_weights(
+    cluster: VirtualCluster, sampled: Path, tmp_path: Path
+) -> None:
+    """Two training processes on two nodes, beside two undisturbed ones on the other nodes."""
+    runs = {name: (tmp_path / name / "run", tmp_path / f"{name}.log") for name in ("calm", "preempted")}
+    settings = SETTINGS.replace("name: resmlp, width: 16", "stages: joint, name: unet1d, width: 8, attention_dim: 16")
+    settings = settings.replace("steps: 20", "steps: 60, validate_every: 5, checkpoint_every: 50, score_every: 0")
+    jobs = {}
+    for name, (folder, log) in runs.items():
+        folder.mkdir(parents=True)
+        (folder.parent / "tiny.yaml").write_text(settings)
+        shutil.copy(sampled / "dataset.h5", folder)
+        resolved = load(folder.parent / "tiny.yaml")
+        (folder / "config.yaml").write_text(resolved.text())
+        jobs[name] = cluster.submit("train.sh", folder, log, "--nodes=2", "--ntasks-per-node=1")
+    folder, log = runs["preempted"]
+    wait(lambda: len(text_of(folder / "train.csv").splitlines()) > 2, "ten steps", log)
+    cluster.run("scancel", "--signal=USR1", "--batch", jobs["preempted"])
+    ends = {name: cluster.finish(jobs[name], runs[name][1]) for name in jobs}
+    said = text_of(log)
+    assert ends["preempted"]["JobState"] == "COMPLETED", said
+    assert ends["preempted"]["Restarts"] == "1", said
+    assert ends["calm"]["Restarts"] == "0", text_of(runs["calm"][1])
+    assert re.search(r"train: stopped by a signal after step \d+, everything done is saved", said), said
+    assert "=== stopped by a signal, what was done is saved; back into the queue" in said
+    assert re.search(r"goes on after step \d+ of 60", said), said
+    parts = [checkpoint.load(runs[name][0] / "checkpoint.pt").parts["joint"] for name in runs]
+    assert digest(vars(parts[0])) == digest(vars(parts[1]))
+    steps = [line.split(",")[1] for line in text_of(folder / "train.csv").splitlines()]
+    assert steps == ["step", *map(str, range(5, 61, 5))]
 
 
 def test_the_chain_from_train_to_report(cluster: VirtualCluster, tmp_path: Path) -> None:

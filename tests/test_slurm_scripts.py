@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SLURM = ROOT / "slurm"
 JOBS = sorted(p for p in SLURM.glob("*.sh") if p.name not in ("job.sh", "submit.sh"))
-FARM_JOBS = [p for p in JOBS if p.stem in ("reconstruct", "relax")]
+LONG_JOBS = [p for p in JOBS if p.stem in ("train", "reconstruct", "relax")]
 SIZES = ("--nodes", "-N", "--ntasks", "-n", "--gpus", "--cpus-per-task", "-c", "--gres", "--mem")
 
 
@@ -46,8 +46,8 @@ def test_a_job_survives_a_requeue_and_leaves_sizes_to_the_user(script: Path) -> 
     assert not [d for d in given if d.split("=")[0].split()[0] in SIZES]
 
 
-@pytest.mark.parametrize("script", FARM_JOBS, ids=lambda p: p.stem)
-def test_a_farm_job_is_warned_before_its_limit(script: Path) -> None:
+@pytest.mark.parametrize("script", LONG_JOBS, ids=lambda p: p.stem)
+def test_a_long_job_is_warned_before_its_limit(script: Path) -> None:
     assert any(d.startswith("--signal=B:USR1@") for d in directives(script))
 
 
