@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tuning_rows import tuning_rows
 
-from hpcgen import data
 from hpcgen.config import Config, loads
 from hpcgen.crystal import lattice_parameters
 from hpcgen.errors import Failure
@@ -57,7 +57,7 @@ def main() -> None:
             text = file.read()
     source = [f"data.source={args.csv}"] if args.csv else []
     config = loads(text, args.config or "defaults", [*source, f"seed={args.seed}", *args.set])
-    entries = _entries(config)
+    entries = tuning_rows(config)
     rows = {split: [e for e in entries if e.split == split] for split in ("train", "validation")}
     family = RepresentationFamily.fit([e.crystal for e in rows["train"]], config, [e.values for e in rows["train"]])
     tensors = {split: family.training_tensors(part, config) for split, part in rows.items()}
@@ -145,22 +145,6 @@ def judge_lattices(
         "best_of_4": float(hits.any(0).mean()),
         "volume_error": float(np.median(volumes)),
     }
-
-
-def _entries(config: Config) -> list[Entry]:
-    """All usable rows but every fifth of the source, one in ten of them for validation."""
-    read = data.load(config.data, config.conditions)
-    kept = [i for i, index in enumerate(read.indices) if index % 5 != 4]
-    return [
-        Entry(
-            f"{i:016x}",
-            read.crystals[i],
-            read.labels[i],
-            "validation" if number % 10 == 3 else "train",
-            json.dumps(read.properties[i]),
-        )
-        for number, i in enumerate(kept)
-    ]
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from tuning_rows import tuning_rows
 
-from hpcgen import data
 from hpcgen.config import Config, loads
 from hpcgen.errors import Failure
 from hpcgen.family.draw import Draw, Trained
 from hpcgen.family.parts import DESCRIPTOR
 from hpcgen.family.representation import RepresentationFamily
+from hpcgen.family.samples import of_stages
 from hpcgen.flow import Candidate, Entry, seed_of
 from hpcgen.stages.roundtrip import match
 from hpcgen.train.ddp import processes
@@ -57,7 +58,7 @@ def main() -> None:
         settings = {"model": yaml.safe_load(text), "data": {"source": args.csv}, "seed": args.seed}
         config = loads(json.dumps(settings), args.csv, args.set)
         if entries is None:
-            entries = _entries(config, args.rows)
+            entries = tuning_rows(config, args.rows)
         print(json.dumps({"model": text} | run(config, entries, args.seconds, args.n)), flush=True)
 
 
@@ -109,7 +110,7 @@ def judge(
     parameters = np.array([x.parameters for x in crystals])
     rebuild = family.reconstructor(family.sample_attrs(), config)
     rebuild.warm_up()
-    samples = family.samples(ids, counts, elements, parameters, vectors)
+    samples = of_stages(family, ids, counts, elements, parameters, vectors)
     built = [rebuild.reconstruct(s, s.id, seed_of(config.seed, s.id, "rebuild")) for s in samples]
     found = [(b, x) for b, x in zip(built, crystals, strict=True) if isinstance(b, Candidate)]
     assert all(isinstance(b, Candidate | Failure) for b in built)
@@ -134,15 +135,6 @@ def _with_steps(config: Config, steps: float) -> Config:
     steps = max(1, round(steps))
     update = {"steps": steps, "validate_every": max(1, steps // 4)}
     return config.model_copy(update={"train": config.train.model_copy(update=update)})
-
-
-def _entries(config: Config, rows: int | None) -> list[Entry]:
-    read = data.load(config.data, n=rows)
-    kept = [i for i, index in enumerate(read.indices) if index % 5 != 4]
-    return [
-        Entry(f"{i:016x}", read.crystals[i], read.labels[i], "validation" if number % 10 == 3 else "train")
-        for number, i in enumerate(kept)
-    ]
 
 
 if __name__ == "__main__":

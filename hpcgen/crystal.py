@@ -6,6 +6,7 @@ coordinates are wrapped to [0, 1); lattice parameters are (a, b, c, alpha, beta,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Composition, Structure
+    from spglib import SpglibDataset
 
 FloatArray = NDArray[np.float64]
+SYMPREC = 0.1  # angstrom, distance tolerance of the space groups in files, conditions and report
 AVOGADRO_DENSITY = 1.66053906892  # g/cm^3 of one unified atomic mass unit per cubic angstrom (CODATA 2022)
 
 
@@ -189,6 +192,33 @@ def lattice_from_parameters(parameters: ArrayLike) -> FloatArray:
     if z2 < 1e-6:
         raise ValueError(f"the angles {alpha:.1f} {beta:.1f} {gamma:.1f} do not close to a cell")
     return np.array([[a, 0, 0], [b * cg, b * sg, 0], [c * cb, c * cy, c * np.sqrt(z2)]])
+
+
+def find_symmetry(lattice: FloatArray, frac: FloatArray, numbers: ArrayLike, tolerance: float) -> SpglibDataset | None:
+    """What spglib (arXiv 1808.01590) finds within `tolerance` (angstrom), None if nothing.
+
+    Args:
+        lattice: (3, 3) angstrom.
+        frac: (n, 3).
+        numbers: (n,) atomic numbers.
+        tolerance: on distances, angstrom.
+    """
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it prints what it also returns, once per crystal
+    import spglib
+
+    cell = (lattice.tolist(), frac.tolist(), np.asarray(numbers).tolist())
+    try:
+        return spglib.get_symmetry_dataset(cell, symprec=tolerance)
+    except Exception as error:  # spglib >= 2.7 raises where older versions return None
+        if type(error).__module__.partition(".")[0] != "spglib":
+            raise
+        return None
+
+
+def space_group(crystal: Crystal, tolerance: float = SYMPREC) -> int:
+    """International number of the space group within `tolerance` (angstrom), 0 if none is found."""
+    found = find_symmetry(crystal.lattice, crystal.frac, crystal.numbers, tolerance)
+    return 0 if found is None else int(found.number)
 
 
 def composition_of(numbers: ArrayLike) -> Composition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hpcgen.crystal import (
     from_structure,
     lattice_from_parameters,
     lattice_parameters,
+    space_group,
     to_atoms,
     to_structure,
 )
@@ -123,3 +125,23 @@ def test_batch_is_ragged_and_ordered() -> None:
     with pytest.raises(IndexError):
         batch[4]
     assert len(CrystalBatch.of([])) == 0
+
+
+def test_space_groups():
+    assert space_group(from_atoms(bulk("NaCl", "rocksalt", a=5.6))) == 225
+    assert space_group(from_atoms(bulk("Si", "diamond", a=5.4))) == 227
+    assert space_group(Crystal(np.eye(3) * 3, np.zeros((1, 3)), np.array([6]))) == 221
+    rng = np.random.default_rng(0)
+    assert space_group(Crystal(np.eye(3) * 6 + rng.random((3, 3)), rng.random((5, 3)), np.arange(5) + 20)) == 1
+
+
+def test_tolerance_of_a_space_group():
+    frac = np.array([[0, 0, 0], [0.5, 0.5, 0.51]])
+    crystal = Crystal(np.eye(3) * 4, frac, np.array([55, 17]))  # 0.04 angstrom off CsCl
+    assert space_group(crystal) == 221
+    assert space_group(crystal, tolerance=0.01) == 99
+
+
+def test_no_space_group_is_zero():
+    coincident = Crystal(np.eye(3) * 4, np.array([[0, 0, 0], [0.001, 0, 0]]), np.array([11, 11]))
+    assert space_group(coincident) == 0

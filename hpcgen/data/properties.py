@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from hpcgen.config import ConditionsConfig
-from hpcgen.crystal import Crystal
+from hpcgen.crystal import Crystal, space_group
 from hpcgen.errors import DataError
 
 COMPUTED = ("space_group", "crystal_system")
 """Found by spglib where the source has no such column: international number, and its crystal system."""
 
-SYMPREC = 0.1  # angstrom, as in the report
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "-"})
 SYSTEMS = (
     (2, "triclinic"),
@@ -79,20 +78,6 @@ def category_of(value: object) -> str:
     except ValueError:
         return text
     return str(int(number)) if number.is_integer() else text
-
-
-def space_group(crystal: Crystal) -> int:
-    """International number of the space group by spglib within `SYMPREC`, 0 if it finds none."""
-    import spglib
-
-    cell = (crystal.lattice.tolist(), crystal.frac.tolist(), crystal.numbers.tolist())
-    try:
-        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
-    except Exception as error:  # spglib >= 2.7 raises where older versions return None
-        if type(error).__module__.partition(".")[0] != "spglib":
-            raise
-        return 0
-    return 0 if found is None else int(found.number)
 
 
 def crystal_system(number: int) -> str:

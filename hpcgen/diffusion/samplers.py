@@ -141,15 +141,24 @@ def dpm_solver(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int) 
     return estimate(x, times[-1])
 
 
+def _enough(schedule: Schedule, steps: int) -> int:
+    """The number of times T.
+
+    Raises:
+        ValueError: if `steps` is not in 1 ... T.
+    """
+    if not 1 <= steps <= schedule.steps:
+        raise ValueError(f"this model can be sampled in 1 to {schedule.steps} steps, not {steps}")
+    return schedule.steps
+
+
 def even_times(schedule: Schedule, steps: int) -> list[int]:
     """`steps` different times from T - 1 down, evenly spaced; all of them for steps = T.
 
     Raises:
         ValueError: if `steps` is not in 1 ... T.
     """
-    total = schedule.steps
-    if not 1 <= steps <= total:
-        raise ValueError(f"this model can be sampled in 1 to {total} steps, not {steps}")
+    total = _enough(schedule, steps)
     return [total - 1 - i * total // steps for i in range(steps)]
 
 
@@ -159,9 +168,7 @@ def log_snr_times(schedule: Schedule, steps: int) -> list[int]:
     Raises:
         ValueError: if `steps` is not in 1 ... T.
     """
-    total = schedule.steps
-    if not 1 <= steps <= total:
-        raise ValueError(f"this model can be sampled in 1 to {total} steps, not {steps}")
+    total = _enough(schedule, steps)
     half_log_snr = schedule.half_log_snr
     wanted = torch.linspace(max(LOWEST, float(half_log_snr[-1])), float(half_log_snr[0]), steps, dtype=torch.float64)
     # half_log_snr falls with time: the nearest time to each, searched for in the reverse

@@ -20,6 +20,7 @@ from hpcgen.errors import ConfigError, Failure
 from hpcgen.family.conditions import ELEMENTS, N_ATOMS, Conditions, ElementSet
 from hpcgen.family.draw import Draw, Trained
 from hpcgen.family.parts import COMPOSITION, DESCRIPTOR, JOINT, LATTICE, features
+from hpcgen.family.samples import of_stages, of_vectors
 from hpcgen.represent import lattice as lattices
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Joint:
         finite = np.isfinite(x).all(1)
         # the padding goes back to physical units too: matrix products there depend on the number of rows as well
         names = [*ids, *[""] * (len(x) - len(ids))]
-        samples = self.family.to_samples(names, np.where(finite[:, None], x, 0.0))
+        samples = of_vectors(self.family, names, np.where(finite[:, None], x, 0.0))
         return _checked(ids, samples, finite)
 
 
@@ -109,7 +110,7 @@ class Staged:
         # with its padding: the product with the components depends on the number of rows
         vectors = family.descriptor.inverse(np.where(finite[:, None], x, 0.0).astype(np.float64))[:count]
         parameters = self.parameters(cells, counts.sum(1))
-        return _checked(ids, family.samples(ids, counts, elements, parameters, vectors), finite)
+        return _checked(ids, of_stages(family, ids, counts, elements, parameters, vectors), finite)
 
     def compositions(self, ids: Sequence[str]) -> tuple[Whole, Whole]:
         """Counts and elements (M, C) of every sample, given or drawn."""

@@ -25,7 +25,7 @@ from hpcgen.family.generator import Generator, make_generator
 from hpcgen.family.parts import Tensors, make_parts, training_tensors
 from hpcgen.family.rebuild import RepresentationReconstructor
 from hpcgen.family.request import Request
-from hpcgen.family.samples import RepresentationSample, of_stages, of_vectors
+from hpcgen.family.samples import RepresentationSample
 from hpcgen.flow import Entry
 from hpcgen.represent import lattice as lattices
 from hpcgen.represent.composition import CompositionCodec, order_elements
@@ -172,21 +172,6 @@ class RepresentationFamily:
         except ValueError as error:
             return str(error)
         return ""
-
-    def to_samples(self, ids: Sequence[str], x: NDArray[np.float32]) -> list[RepresentationSample]:
-        """Generated vectors (M, L) of the joint model as samples."""
-        return of_vectors(self, ids, x)
-
-    def samples(
-        self,
-        ids: Sequence[str],
-        counts: NDArray[np.int64],
-        elements: NDArray[np.int64],
-        parameters: FloatArray,
-        vectors: FloatArray,
-    ) -> list[RepresentationSample]:
-        """Samples of whole compositions, counts and elements (M, C), with lattice (M, 6) and descriptor (M, D)."""
-        return of_stages(self, ids, counts, elements, parameters, vectors)
 
     def misfits(self, crystals: Sequence[Crystal]) -> list[tuple[int, str]]:
         """(index, reason) of the crystals that the family cannot encode."""

@@ -9,13 +9,12 @@ operation is symmetric for the cell if W^T G W = G. In Cartesian columns it turn
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcgen.crystal import FloatArray
+from hpcgen.crystal import FloatArray, find_symmetry
 from hpcgen.reconstruct.refine_fit import STRAINS
 from hpcgen.reconstruct.refine_kernels import column_space
 from hpcgen.represent.images import inverse3
@@ -42,16 +41,8 @@ class Group:
 
 def find_group(lattice: FloatArray, frac: FloatArray, numbers: ArrayLike, tolerance: float) -> Group | None:
     """The space group within `tolerance` (angstrom); None if there is nothing but the identity, or none is found."""
-    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it prints what it also returns, once per crystal
-    import spglib
-
     z = np.asarray(numbers).astype(np.int64)
-    try:
-        found = spglib.get_symmetry_dataset((lattice.tolist(), frac.tolist(), z.tolist()), symprec=tolerance)
-    except Exception as error:  # spglib >= 2.7 raises where older versions return None
-        if type(error).__module__.partition(".")[0] != "spglib":
-            raise
-        return None
+    found = find_symmetry(lattice, frac, z, tolerance)
     if found is None or len(found.rotations) < 2:
         return None
     rotations, translations = np.asarray(found.rotations, dtype=np.int64), np.asarray(found.translations)

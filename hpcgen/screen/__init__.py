@@ -1,13 +1,12 @@
 """Validity, uniqueness and novelty of crystals."""
 
 from hpcgen.screen.matching import find_duplicates, find_known
-from hpcgen.screen.validity import composition_valid, spacegroup, spacegroup_symbol, structure_problem, structure_valid
+from hpcgen.screen.validity import composition_valid, spacegroup_symbol, structure_problem, structure_valid
 
 __all__ = [
     "composition_valid",
     "find_duplicates",
     "find_known",
-    "spacegroup",
     "spacegroup_symbol",
     "structure_problem",
     "structure_valid",

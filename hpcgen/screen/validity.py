@@ -1,4 +1,4 @@
-"""Structure validity, composition validity and the space group of a crystal.
+"""Structure validity and composition validity of a crystal.
 
 The two validities are CDVAE's (Xie et al., ICLR 2022, and its evaluation code), with one difference that is a
 correction: an atom's own periodic images count as neighbours too.
@@ -17,25 +17,8 @@ from hpcgen.crystal import Crystal
 MIN_VOLUME = 0.1
 """Cell volume below which CDVAE calls a structure invalid, cubic angstrom."""
 
-SYMPREC = 0.1
-"""Distance tolerance of the space groups in files and report, angstrom."""
-
 OXIDATION_STATES = "smact14"
 """Table of oxidation states: the default of the smact 2.x that the published validities were computed with."""
-
-
-def spacegroup(crystal: Crystal, symprec: float = SYMPREC) -> int:
-    """International number of the space group by spglib, 0 if it finds none. `symprec`: angstrom."""
-    import spglib
-
-    try:
-        cell = (crystal.lattice.tolist(), crystal.frac.tolist(), crystal.numbers.tolist())
-        dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
-    except Exception as error:  # spglib >= 2.7 raises where older versions return None
-        if type(error).__module__.partition(".")[0] != "spglib":
-            raise
-        return 0
-    return 0 if dataset is None else int(dataset.number)
 
 
 @cache

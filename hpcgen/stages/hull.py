@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcgen import flow, provenance, store
-from hpcgen.crystal import Crystal, composition_of
+from hpcgen.crystal import Crystal, composition_of, space_group
 from hpcgen.errors import Failure
 from hpcgen.flow import Relaxation, Stability
-from hpcgen.screen import find_duplicates, find_known, spacegroup
+from hpcgen.screen import find_duplicates, find_known
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
 from hpcgen.thermo import Hulls, MissingElementError, ReferenceSet, compare
@@ -98,7 +98,7 @@ def judge(
                 candidate_id=r.candidate_id,
                 relaxation_id=r.id,
                 formula=r.crystal.formula,
-                spacegroup=spacegroup(r.crystal),
+                spacegroup=space_group(r.crystal),
                 energy_per_atom=energies[i],
                 formation_energy=verdict.formation_energy,
                 e_hull=verdict.e_hull,

@@ -23,9 +23,9 @@ import numpy as np
 
 from hpcgen import flow, provenance, store
 from hpcgen.config import ScreenConfig
-from hpcgen.crystal import Crystal
+from hpcgen.crystal import Crystal, space_group
 from hpcgen.flow import Candidate, Survivor
-from hpcgen.screen import composition_valid, find_duplicates, find_known, spacegroup, structure_problem
+from hpcgen.screen import composition_valid, find_duplicates, find_known, structure_problem
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
 
@@ -93,7 +93,7 @@ def judge(
             kept=not reasons[i],
             reason=reasons[i],
             formula=candidate.crystal.formula,
-            spacegroup=spacegroup(candidate.crystal) if sound[i] else 0,
+            spacegroup=space_group(candidate.crystal) if sound[i] else 0,
             smallest_distance=distance[i],
             density=candidate.crystal.density,
             composition_valid=balanced[i],

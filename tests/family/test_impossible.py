@@ -12,6 +12,7 @@ from hpcgen.crystal import Crystal
 from hpcgen.errors import Failure
 from hpcgen.family.rebuild import RepresentationReconstructor
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
+from hpcgen.family.samples import of_vectors
 from hpcgen.flow import Candidate
 
 FRAC = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
@@ -26,7 +27,7 @@ def given(request: pytest.FixtureRequest) -> tuple[RepresentationReconstructor, 
         {"representation": {"descriptor": request.param, "ead": ead, "variance": 1.0}, "reconstruct": quick}
     )
     family = RepresentationFamily.fit(CRYSTALS, config)
-    [good] = family.to_samples(["a" * 16], family.encode(CRYSTALS[:1])[0])
+    [good] = of_vectors(family, ["a" * 16], family.encode(CRYSTALS[:1])[0])
     return RepresentationReconstructor(family.sample_attrs(), config), good
 
 

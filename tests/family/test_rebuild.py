@@ -14,6 +14,7 @@ from hpcgen.crystal import Crystal, lattice_parameters
 from hpcgen.errors import Failure
 from hpcgen.family.rebuild import RepresentationReconstructor
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
+from hpcgen.family.samples import of_vectors
 from hpcgen.flow import Candidate, content
 from hpcgen.reconstruct.refine_fit import deformation
 from hpcgen.represent.descriptor import make_descriptor
@@ -32,7 +33,7 @@ RECONSTRUCTOR = RepresentationReconstructor(FAMILY.sample_attrs(), CONFIG)
 def sample(crystal: Crystal, noise: float = 0.0, strain: float = 0.0, seed: int = 0) -> RepresentationSample:
     """What a good network would generate for a crystal, with relative noise and a strained cell."""
     rng = np.random.default_rng(seed)
-    [good] = FAMILY.to_samples(["a" * 16], FAMILY.encode([crystal])[0])
+    [good] = of_vectors(FAMILY, ["a" * 16], FAMILY.encode([crystal])[0])
     vector = make_descriptor(CONFIG.representation).encode_batch([crystal], FAMILY.codec.channels)[0]
     vector = vector * (1 + noise * rng.standard_normal(len(vector)))
     h = np.append(strain * rng.standard_normal(5), 0.0)

@@ -19,6 +19,7 @@ from hpcgen.crystal import Crystal, from_structure, to_structure
 from hpcgen.errors import DataError, Failure, StoreError
 from hpcgen.family import get_family
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
+from hpcgen.family.samples import of_vectors
 from hpcgen.flow import Candidate, content
 
 EAD_CONFIG = """
@@ -75,7 +76,7 @@ def family(config: Config) -> RepresentationFamily:
 def samples(family: RepresentationFamily) -> list[RepresentationSample]:
     x, bad = family.encode(CRYSTALS)
     assert bad == []
-    return family.to_samples([f"{i:016x}" for i in range(len(x))], x)
+    return of_vectors(family, [f"{i:016x}" for i in range(len(x))], x)
 
 
 def rebuild(family: RepresentationFamily, config: Config, samples: Sequence[Any]) -> list[Candidate | Failure]:
@@ -209,7 +210,7 @@ def test_whatever_the_network_gives_becomes_a_candidate_or_a_failure() -> None:
     family = RepresentationFamily.fit(CRYSTALS, config)
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(40, *family.shape)) * scale for scale in (1, 3, 100)]).astype(np.float32)
-    results = rebuild(family, config, family.to_samples([f"{i:016x}" for i in range(len(x))], x))
+    results = rebuild(family, config, of_vectors(family, [f"{i:016x}" for i in range(len(x))], x))
     assert {type(r) for r in results} == {Candidate, Failure}
     for r in results:
         if isinstance(r, Candidate):
@@ -220,7 +221,7 @@ def test_whatever_the_network_gives_becomes_a_candidate_or_a_failure() -> None:
 def test_counts_are_repaired_to_whole_numbers_and_the_repair_is_told() -> None:
     config = Config()
     family = RepresentationFamily.fit(CRYSTALS, config)
-    [good] = family.to_samples(["a" * 16], family.encode(CRYSTALS[4:5])[0])
+    [good] = of_vectors(family, ["a" * 16], family.encode(CRYSTALS[4:5])[0])
     noisy = replace(good, composition=good.composition * np.float32(1.12), n_atoms=np.float32(5.1))
     odd = replace(good, composition=good.composition * np.float32(1.2), n_atoms=np.float32(4.0))
     doubled = replace(good, repair="channels of O merged")
@@ -237,7 +238,7 @@ def test_generated_channels_out_of_order_are_sorted_with_their_blocks() -> None:
     config = Config()
     family = RepresentationFamily.fit(CRYSTALS, config)
     [x] = family.encode(CRYSTALS[4:5])[0]
-    [straight] = family.to_samples(["a" * 16], x[None])
+    [straight] = of_vectors(family, ["a" * 16], x[None])
     codec, width = family.codec, len(family.codec.elements) + 1
     swapped = [2, 0, 3, 1]  # O first, then Sr, an empty channel, Ti
     physical = np.concatenate(

@@ -14,9 +14,8 @@ from ase.spacegroup import crystal as spacegroup_crystal
 
 from hpcgen import config as configuration
 from hpcgen import flow, provenance, store
-from hpcgen.crystal import Crystal, from_atoms
+from hpcgen.crystal import Crystal, from_atoms, space_group
 from hpcgen.errors import Failure
-from hpcgen.screen import spacegroup
 from hpcgen.stages.context import Balance
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -175,7 +174,7 @@ def make_run(folder: Path, *, hostile: bool = False, relaxed: int | None = None,
             candidate_id=r.candidate_id,
             relaxation_id=r.id,
             formula=HOSTILE if hostile and i == 0 else r.crystal.formula,
-            spacegroup=spacegroup(r.crystal),
+            spacegroup=space_group(r.crystal),
             energy_per_atom=-5.0,
             formation_energy=-2.0 + 0.1 * i,
             e_hull=energies[i],

@@ -14,6 +14,7 @@ from hpcgen.config import Config
 from hpcgen.crystal import Crystal
 from hpcgen.errors import StoreError
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
+from hpcgen.family.samples import of_vectors
 from hpcgen.flow import Candidate, content
 from hpcgen.stages import reconstruct
 from hpcgen.stages.context import Balance, Context
@@ -43,7 +44,7 @@ def samples() -> tuple[list[RepresentationSample], dict]:
     family = RepresentationFamily.fit(crystals, Config())
     x, _ = family.encode(crystals)
     x = x + 0.05 * rng.standard_normal(x.shape).astype(np.float32)
-    out = family.to_samples([f"{i:016x}" for i in range(len(x))], x)
+    out = of_vectors(family, [f"{i:016x}" for i in range(len(x))], x)
     out[2] = replace(out[2], descriptor=np.full_like(out[2].descriptor, np.nan))
     return out, {**family.sample_attrs(), "family": family.name}
 
