@@ -3,7 +3,7 @@
     python benchmarks/networks.py --csv data/perov_5_val.csv.gz --seconds 120 --model '{name: resmlp, width: 256}'
 
 The part `descriptor` alone is trained, given composition and cell, for as many steps as take `--seconds` of CPU time
-(measured on the first ones; one process). Then each of `--n` validation crystals is asked for by its own composition
+(measured on the first ones; one process), or for `--steps`. Then each of `--n` validation crystals is asked for by its own composition
 and cell: a descriptor is drawn, rebuilt by the solver of a campaign, and matched with the crystal it should be. Rows
 with index % 5 == 4 are left out; one in ten of the others is the validation. One line of JSON for each `--model`:
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", required=True, help="data set")
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU time of the training")
+    parser.add_argument("--steps", type=int, help="of the training, in place of a time")
     parser.add_argument("--model", action="append", required=True, help="section `model` in YAML; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--rows", type=int, help="of the data set, drawn at random")
@@ -59,17 +60,19 @@ def main() -> None:
         config = loads(json.dumps(settings), args.csv, args.set)
         if entries is None:
             entries = tuning_rows(config, args.rows)
-        print(json.dumps({"model": text} | run(config, entries, args.seconds, args.n)), flush=True)
+        print(json.dumps({"model": text} | run(config, entries, args.steps or args.seconds, args.n)), flush=True)
 
 
-def run(config: Config, entries: Sequence[Entry], seconds: float, n: int) -> dict[str, Any]:
-    """Train the descriptor's network for so many CPU-seconds and draw for `n` validation crystals."""
+def run(config: Config, entries: Sequence[Entry], budget: float, n: int) -> dict[str, Any]:
+    """Train the descriptor's network and draw for `n` validation crystals. `budget`: CPU-seconds, or int: steps."""
     rows = {split: [e for e in entries if e.split == split] for split in ("train", "validation")}
     family = RepresentationFamily.fit([e.crystal for e in rows["train"]], config)
     tensors = {split: family.training_tensors(part, config)[DESCRIPTOR] for split, part in rows.items()}
     (part,) = (p for p in family.parts(config) if p.name == DESCRIPTOR)
     with processes("cpu") as procs:
-        config = _with_steps(config, seconds / _seconds_per_step(part, config, tensors["train"], procs))
+        if isinstance(budget, float):
+            budget /= _seconds_per_step(part, config, tensors["train"], procs)
+        config = _with_steps(config, budget)
         start = time.process_time()
         trainer = train(part, config, tensors["train"], tensors["train"] | {"x": tensors["train"]["x"][:0]}, procs)
         cpu = time.process_time() - start
