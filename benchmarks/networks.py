@@ -3,9 +3,10 @@
     python benchmarks/networks.py --csv data/perov_5_val.csv.gz --seconds 120 --model '{name: resmlp, width: 256}'
 
 The part `descriptor` alone is trained, given composition and cell, for as many steps as take `--seconds` of CPU time
-(measured on the first ones; one process), or for `--steps`. Then each of `--n` validation crystals is asked for by its own composition
-and cell: a descriptor is drawn, rebuilt by the solver of a campaign, and matched with the crystal it should be. Rows
-with index % 5 == 4 are left out; one in ten of the others is the validation. One line of JSON for each `--model`:
+(measured on the first ones; one process), or for `--steps`. Then each of `--n` validation crystals is asked for by its
+own composition and cell: a descriptor is drawn, rebuilt by the solver of a campaign, and matched with the crystal it
+should be. Rows with index % 5 == 4 are left out; one in ten of the others is the validation. One line of JSON for each
+`--model`:
 
 - `steps`, `cpu_s`, `parameters`; `validation_loss`: squared error of the averaged weights;
 - `match_rate`: share of the crystals rebuilt that are the crystal asked for (StructureMatcher of CDVAE);
