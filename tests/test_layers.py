@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"errors", "crystal"},
     {"flow", "config"},
     {"provenance"},
-    {"store", "data", "represent", "models", "thermo", "screen"},
+    {"store", "data", "represent", "pointcloud", "models", "thermo", "screen"},
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
     {"family"},
@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 NO_SCIENCE = {"farm", "config", "provenance", "store"}
-SCIENCE = {"represent", "diffusion", "models", "train", "reconstruct", "relax", "thermo", "screen", "data", "report"}
+SCIENCE = {"represent", "pointcloud", "diffusion", "models", "train", "reconstruct", "relax", "thermo", "screen", "data", "report"}
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 
 
