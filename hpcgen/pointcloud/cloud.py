@@ -122,7 +122,7 @@ class CloudCodec:
 
     The array is (3, P, W) float32, W = max(3, E): channel 0 position, 1 element, 2 lattice; columns beyond 3 or E are
     zero. Position and element are centred on the middle of their range and the lattice is standardised: all columns in
-    use have about unit variance. Lengths are standardised as logarithms: any number that a network gives is then a length.
+    use have about unit variance. Lengths are standardised as logarithms, so that any number of a network is a length.
     """
 
     scales: CloudScales
