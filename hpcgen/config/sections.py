@@ -13,7 +13,7 @@ from hpcgen.config.base import Section
 from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
-from hpcgen.config.representation import DataConfig, RepresentationConfig
+from hpcgen.config.representation import DataConfig, PointCloudConfig, RepresentationConfig
 
 
 class Config(Section):
@@ -25,6 +25,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="every random stream is derived from it and an id")
     data: DataConfig = DataConfig()
     representation: RepresentationConfig = RepresentationConfig()
+    pointcloud: PointCloudConfig = PointCloudConfig()
     conditions: ConditionsConfig = ConditionsConfig()
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -78,7 +79,7 @@ class Config(Section):
 
 DECIDED_BY: dict[str, tuple[str, ...]] = {
     "data": ("seed", "data"),
-    "train": ("representation", "conditions", "model", "diffusion", "train"),
+    "train": ("representation", "pointcloud", "conditions", "model", "diffusion", "train"),
     "sample": ("sample",),
     "reconstruct": ("reconstruct",),
     "screen": ("screen",),
