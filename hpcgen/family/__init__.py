@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from hpcgen.train.part import Part
 
-FAMILIES = {"representation": "hpcgen.family.representation:RepresentationFamily"}
+FAMILIES = {
+    "representation": "hpcgen.family.representation:RepresentationFamily",
+    "pointcloud": "hpcgen.family.pointcloud:PointCloudFamily",
+}
 
 
 class Family(Protocol):

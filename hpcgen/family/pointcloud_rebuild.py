@@ -1,0 +1,92 @@
+"""From samples of the family `pointcloud` back to crystals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hpcgen.config import Config
+from hpcgen.crystal import FloatArray
+from hpcgen.errors import Failure
+from hpcgen.family.pointcloud_samples import CloudSample, cloud_scales
+from hpcgen.flow import Candidate
+from hpcgen.pointcloud.cloud import Cloud
+from hpcgen.pointcloud.decode import decode, warm_up
+from hpcgen.store import File
+
+SECONDS = 1e-3  # of one cloud on one core, whatever it holds
+
+
+class PointCloudReconstructor:
+    """A `hpcgen.family.Reconstructor`: decoding, which needs neither a search nor random numbers.
+
+    Args:
+        attrs: attributes of samples.h5.
+        config: section `reconstruct`.
+
+    Raises:
+        StoreError: if the attributes are not those of this family's samples.
+    """
+
+    def __init__(self, attrs: Mapping[str, Any], config: Config) -> None:
+        self.scales = cloud_scales(attrs)
+
+    def candidate_attrs(self) -> dict[str, Any]:
+        """The name of the one block that `residual_blocks` gives."""
+        return {"names_residual_blocks": ["position"]}
+
+    def warm_up(self) -> None:
+        """Compile the kernels, or load them from their cache."""
+        warm_up()
+
+    def costs(self, samples: File) -> FloatArray:
+        """(M,) seconds: the same for all."""
+        return np.full(len(samples), SECONDS)
+
+    def reconstruct(self, sample: CloudSample, candidate_id: str, seed: int) -> Candidate | Failure:
+        """The crystal that the cloud stands for.
+
+        `residual` is the root mean square distance of the points from their atoms over (V/N)^(1/3), `confidence` the
+        decoder's, `repair` says how many points belong to no atom. Failures: `wrong-shape`, `not-finite`,
+        `no-elements`, and the decoder's reasons.
+        """
+        start = time.perf_counter()
+
+        def failure(kind: str, message: str) -> Failure:
+            return Failure(sample.id, "reconstruct", kind, message)
+
+        cloud = Cloud(*(np.asarray(v, dtype=np.float64) for v in (sample.position, sample.element, sample.lattice)))
+        points, columns = self.scales.points, self.scales.elements
+        expected = ((points, 3), (points, columns), (points, 3))
+        shapes = tuple(v.shape for v in cloud)
+        if shapes != expected or np.shape(sample.elements) != (columns,):
+            return failure("wrong-shape", f"position, element and lattice are {shapes}, not {expected}")
+        if not all(np.isfinite(v).all() for v in cloud):
+            return failure("not-finite", "a position, an element or a lattice row is not finite")
+        slots = [int(z) for z in sample.elements if z]
+        if not slots or len(set(slots)) < len(slots):
+            return failure("no-elements", f"the elements of the cloud are {sample.elements.tolist()}")
+        decoded = decode(cloud, slots, self.scales)
+        if isinstance(decoded, str):
+            return failure("not-decoded", decoded)
+        crystal = decoded.crystal
+        return Candidate(
+            id=candidate_id,
+            crystal=crystal,
+            sample_id=sample.id,
+            family="pointcloud",
+            residual=decoded.spread_A / (crystal.volume / len(crystal)) ** (1 / 3),
+            iterations=0,
+            stop_reason="decoded",
+            confidence=decoded.confidence,
+            repair=f"{decoded.noise_points} points belong to no atom" if decoded.noise_points else "",
+            cell_strain=0.0,
+            symmetry="",
+            match_probability=math.nan,
+            residual_blocks=np.ones(1),
+            seconds=time.perf_counter() - start,
+        )
