@@ -120,6 +120,7 @@ def _offer_evaluations(commands) -> None:
     what = evaluate.add_subparsers(dest="experiment", required=True, metavar="WHAT")
     sub = _campaign_command(what, "denoising", "put noise on real structures, take it off, and compare", _denoising)
     sub.epilog = "Example: hpcgen evaluate denoising configs/pccd_mp.yaml --n 500"
+    sub.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="more detail in the log")
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
     sub.add_argument("--n", type=int, metavar="N", help="structures drawn at random (default: all)")
     sub.add_argument("--starts", metavar="T,T,...", help="steps of noise (default: 100,250,500,750,1000)")
