@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from hpcgen.config import Config
-from hpcgen.crystal import FloatArray
+from hpcgen.crystal import FloatArray, lattice_from_parameters
 from hpcgen.errors import Failure
 from hpcgen.family.pointcloud_samples import CloudSample, cloud_scales
 from hpcgen.flow import Candidate
 from hpcgen.pointcloud.cloud import Cloud
-from hpcgen.pointcloud.decode import decode, warm_up
+from hpcgen.pointcloud.decode import cell_parameters, decode, warm_up
 from hpcgen.store import File
 
 SECONDS = 1e-3  # of one cloud on one core, whatever it holds
@@ -52,7 +52,7 @@ class PointCloudReconstructor:
 
         `residual` is the root mean square distance of the points from their atoms over (V/N)^(1/3), `confidence` the
         decoder's, `repair` says how many points belong to no atom. Failures: `wrong-shape`, `not-finite`,
-        `no-elements`, and the decoder's reasons.
+        `no-elements`, `impossible-cell`, and `not-decoded` with the decoder's reason.
         """
         start = time.perf_counter()
 
@@ -70,6 +70,10 @@ class PointCloudReconstructor:
         slots = [int(z) for z in sample.elements if z]
         if not slots or len(set(slots)) < len(slots):
             return failure("no-elements", f"the elements of the cloud are {sample.elements.tolist()}")
+        try:
+            lattice_from_parameters(cell_parameters(cloud.lattice, self.scales.length_unit))
+        except ValueError as error:
+            return failure("impossible-cell", str(error))
         decoded = decode(cloud, slots, self.scales)
         if isinstance(decoded, str):
             return failure("not-decoded", decoded)
