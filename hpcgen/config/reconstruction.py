@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,9 @@ class ReconstructConfig(Section):
 
     anneal: AnnealConfig = AnnealConfig()
     basin_hopping: BasinHoppingConfig = BasinHoppingConfig()
+    decode: Literal["order", "clusters"] = Field(
+        "order", description="of point clouds: by the place of the points in the array, or by clusters alone"
+    )
     noise_floor: Annotated[float, Field(ge=0)] = Field(
         0.02, description="relative residual under which more work on a generated target is wasted"
     )

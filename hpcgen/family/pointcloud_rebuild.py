@@ -16,6 +16,7 @@ from hpcgen.family.pointcloud_samples import CloudSample, cloud_scales
 from hpcgen.flow import Candidate
 from hpcgen.pointcloud.cloud import Cloud
 from hpcgen.pointcloud.decode import cell_parameters, decode, warm_up
+from hpcgen.pointcloud.ordered import decode_ordered
 from hpcgen.store import File
 
 SECONDS = 1e-3  # of one cloud on one core, whatever it holds
@@ -34,6 +35,7 @@ class PointCloudReconstructor:
 
     def __init__(self, attrs: Mapping[str, Any], config: Config) -> None:
         self.scales = cloud_scales(attrs)
+        self.decode = {"order": decode_ordered, "clusters": decode}[config.reconstruct.decode]
 
     def candidate_attrs(self) -> dict[str, Any]:
         """The name of the one block that `residual_blocks` gives."""
@@ -74,7 +76,7 @@ class PointCloudReconstructor:
             lattice_from_parameters(cell_parameters(cloud.lattice, self.scales.length_unit))
         except ValueError as error:
             return failure("impossible-cell", str(error))
-        decoded = decode(cloud, slots, self.scales)
+        decoded = self.decode(cloud, slots, self.scales)
         if isinstance(decoded, str):
             return failure("not-decoded", decoded)
         crystal = decoded.crystal
