@@ -20,9 +20,9 @@ from hpcgen.represent.compiled import EXACT
 FLOOR = 0.02  # angstrom: the least width of an atom, which keeps exact clouds from splitting hairs
 STRAY = 0.02  # prior share of points that belong to no atom
 ROUNDS = 12  # of expectation and maximisation, at most
-SETTLED = 1e-2  # nats: a round that gains less ends them
+SETTLED = 3e-2  # nats: a round that gains less ends them
 EXCESS = 2.0  # nats that each point costs by which an atom has too many or too few
-LOST = 40.0  # nats behind the best n after the first rounds: no further round makes up for that
+LOST = 40.0  # nats behind the best n from the second round on: no further round makes up for that
 FAR = 50.0  # squared distance in widths from which on a point is none of an atom's
 TINY = 1e-12  # share of a point below which it does not count
 LOG_2PI = math.log(2 * math.pi)
@@ -75,7 +75,7 @@ def fit(
         likelihood = _assign(frac, slot, atoms, start, mean, form, log_det, volume, share)
         if likelihood < previous + SETTLED:
             break
-        if step == 2 and _evidence(likelihood, size, slot, atoms, log_det, volume, points) < best - LOST:
+        if step > 0 and _evidence(likelihood, size, slot, atoms, log_det, volume, points) < best - LOST:
             return -np.inf
     return _evidence(likelihood, size, slot, atoms, log_det, volume, points)
 
@@ -122,25 +122,30 @@ def _common_width(
     spread: FloatArray,
 ) -> None:
     """The covariance of all points about the means of their atoms, which have cost degrees of freedom."""
-    covariance[:] = 0.0
+    moment = np.zeros((3, 3))  # of fractional differences, the upper triangle
     total = 0.0
-    r = np.empty(3)
     for p in range(len(frac)):
         e = slot[p]
         for j in range(atoms[e]):
-            w = share[p, j]
-            if w > TINY:
+            weight = share[p, j]
+            if weight > TINY:
                 k = start[e] + j
-                total += w
-                r[:] = 0.0
-                for x in range(3):
-                    d = frac[p, x] - mean[k, x]
-                    d -= np.rint(d)
-                    for y in range(3):
-                        r[y] += d * lattice[x, y]
-                for x in range(3):
-                    for y in range(3):
-                        covariance[x, y] += w * r[x] * r[y]
+                total += weight
+                u, v, w = frac[p, 0] - mean[k, 0], frac[p, 1] - mean[k, 1], frac[p, 2] - mean[k, 2]
+                u, v, w = u - np.rint(u), v - np.rint(v), w - np.rint(w)
+                moment[0, 0] += weight * u * u
+                moment[1, 1] += weight * v * v
+                moment[2, 2] += weight * w * w
+                moment[0, 1] += weight * u * v
+                moment[0, 2] += weight * u * w
+                moment[1, 2] += weight * v * w
+    moment[1, 0], moment[2, 0], moment[2, 1] = moment[0, 1], moment[0, 2], moment[1, 2]
+    for x in range(3):
+        for y in range(3):
+            covariance[x, y] = 0.0
+            for a in range(3):
+                for b in range(3):
+                    covariance[x, y] += lattice[a, x] * moment[a, b] * lattice[b, y]
     spread[0] = covariance[0, 0] + covariance[1, 1] + covariance[2, 2]
     spread[1] = total
     covariance /= max(total - len(mean), 1.0)

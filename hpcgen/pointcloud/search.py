@@ -13,7 +13,7 @@ from hpcgen.pointcloud.kernels import apportion, cut, loneliness, tree
 from hpcgen.pointcloud.mixture import EXCESS, FLOOR, fit
 from hpcgen.represent.compiled import EXACT
 
-LONELY = 3.0  # times the median distance to a near neighbour: points farther from theirs found no cluster
+LONELY = 6.0  # times the median distance to a near neighbour: points farther from theirs found no cluster
 UNEXPLAINED = 10.0  # points by which a number of atoms may fit the counts of elements worse than the best one
 
 
