@@ -85,10 +85,12 @@ def draw(family: PointCloudFamily, models: Any, config: Config, ids: list[str], 
         return family.generator(models, seed=0, settings=settings, conditions=asked)(ids)
 
 
-def test_a_crystal_comes_back_from_its_own_array(family: PointCloudFamily, config: Config) -> None:
+@pytest.mark.parametrize("how", ["order", "clusters"])
+def test_a_crystal_comes_back_from_its_own_array(family: PointCloudFamily, config: Config, how: str) -> None:
     slots = [order_elements(c.numbers.tolist()) for c in CRYSTALS]
     samples = to_samples(family, [str(i) for i in range(5)], slots, family.encode(CRYSTALS))
-    decoder = PointCloudFamily.reconstructor(family.sample_attrs(), config)
+    chosen = config.model_copy(update={"reconstruct": config.reconstruct.model_copy(update={"decode": how})})
+    decoder = PointCloudFamily.reconstructor(family.sample_attrs(), chosen)
     decoder.warm_up()
     for crystal, sample in zip(CRYSTALS, samples, strict=True):
         assert isinstance(sample, CloudSample)
