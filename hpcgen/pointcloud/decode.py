@@ -134,7 +134,7 @@ def warm_up() -> None:
     from hpcgen.pointcloud.cloud import CloudCodec
 
     scales = CloudScales()
-    salt = Crystal(np.eye(3) * 4.0, [[0, 0, 0], [0.5, 0.5, 0.5]], [55, 17])
+    salt = Crystal(np.eye(3) * 4.0, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([55, 17], dtype=np.uint8))
     decode(CloudCodec(scales).encode(salt, (55, 17)), (55, 17), scales)
 
 
@@ -177,7 +177,7 @@ def _search(
 def _crystal(found: _Found, parameters: FloatArray, slots: Sequence[int]) -> Decoded | str:
     numbers = np.repeat(np.asarray(slots, dtype=np.int64), found.atoms[: len(slots)])
     try:
-        crystal = Crystal(build_lattice(parameters, len(numbers)), found.frac, numbers)
+        crystal = Crystal(build_lattice(parameters, len(numbers)), found.frac, numbers.astype(np.uint8))
     except ValueError as error:
         return str(error)
     probability, strays, spread = found.figures
