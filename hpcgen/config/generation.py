@@ -54,7 +54,8 @@ class ModelConfig(Section):
         "paper's; for point clouds `transformer`, or `unet2d`, the paper's",
     )
     width: Count = Field(
-        256, description="hidden units of `resmlp` and `transformer`; channels of a U-Net's first stage (the papers': 64)"
+        256,
+        description="hidden units of `resmlp` and `transformer`; channels of a U-Net's first stage (the papers': 64)",
     )
     multipliers: list[Count] = Field([1, 2], description="channels of each stage of a U-Net, times width")
     resnet_blocks: Count = Field(

@@ -111,9 +111,16 @@ class CloudScales:
         Raises:
             KeyError, TypeError, ValueError: if they are not those of a cloud.
         """
-        sizes = {name: int(state[name]) for name in ("points", "elements", "max_sites")}
-        rows = ("angle_mean", "angle_spread", "length_mean", "length_spread")
-        return cls(**sizes, length_unit=float(state["length_unit"]), **{name: _three(state[name]) for name in rows})
+        return cls(
+            points=int(state["points"]),
+            elements=int(state["elements"]),
+            max_sites=int(state["max_sites"]),
+            length_unit=float(state["length_unit"]),
+            angle_mean=_three(state["angle_mean"]),
+            angle_spread=_three(state["angle_spread"]),
+            length_mean=_three(state["length_mean"]),
+            length_spread=_three(state["length_spread"]),
+        )
 
 
 @dataclass(frozen=True)

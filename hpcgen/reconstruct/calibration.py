@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 
-CALIBRATED: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {"pair-spectrum": ((0.85, 0.009), (2.02, 0.97))}
+CALIBRATED: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "pair-spectrum": ((0.85, 0.009), (2.02, 0.97))
+}
 """Slope, and residual of even odds, by descriptor: for one element, and for more.
 
 A single element has one pair of channels: fewer numbers than a dozen atoms have coordinates, so that other crystals
