@@ -7,7 +7,8 @@
 A cloud of n atoms has P // n points for each, or one more, of *every* element. So n is one question to the whole cloud:
 the points of each element say which n are possible, and for each of those a mixture of n atoms of one common width is
 fitted to the points (`mixture.py`), starting from the clusters of a tree (`kernels.py`). The n with the highest
-evidence is taken; its posterior probability is the confidence. No threshold in angstrom decides what is an atom.
+evidence is taken; its posterior probability is the confidence. No threshold in angstrom decides which points are an
+atom; only that no two atoms lie within `mixture.NEAREST` of each other.
 """
 
 from __future__ import annotations

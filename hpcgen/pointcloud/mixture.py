@@ -21,6 +21,8 @@ FLOOR = 0.02  # angstrom: the least width of an atom, which keeps exact clouds f
 STRAY = 0.02  # prior share of points that belong to no atom
 ROUNDS = 12  # of expectation and maximisation, at most
 SETTLED = 3e-2  # nats: a round that gains less ends them
+NEAREST = 0.8  # angstrom: nearer than this there are no two atoms, but one that a network smeared
+CROWDED = 50.0  # nats that two atoms in one place cost, falling to nothing at `NEAREST`
 EXCESS = 2.0  # nats that each point costs by which an atom has too many or too few
 LOST = 40.0  # nats behind the best n from the second round on: no further round makes up for that
 FAR = 50.0  # squared distance in widths from which on a point is none of an atom's
@@ -77,7 +79,22 @@ def fit(
             break
         if step > 0 and _evidence(likelihood, size, slot, atoms, log_det, volume, points) < best - LOST:
             return -np.inf
-    return _evidence(likelihood, size, slot, atoms, log_det, volume, points)
+    return _evidence(likelihood, size, slot, atoms, log_det, volume, points) - _crowding(mean, lattice)
+
+
+@njit(**EXACT)
+def _crowding(mean: FloatArray, lattice: FloatArray) -> float:
+    """What pairs of atoms cost that are too near to each other, nats."""
+    out = 0.0
+    for i in range(len(mean)):
+        for j in range(i):
+            square = 0.0
+            u, v, w = mean[i, 0] - mean[j, 0], mean[i, 1] - mean[j, 1], mean[i, 2] - mean[j, 2]
+            u, v, w = u - np.rint(u), v - np.rint(v), w - np.rint(w)
+            for x in range(3):
+                square += (u * lattice[0, x] + v * lattice[1, x] + w * lattice[2, x]) ** 2
+            out += CROWDED * max(0.0, 1.0 - math.sqrt(square) / NEAREST)
+    return out
 
 
 @njit(**EXACT)
