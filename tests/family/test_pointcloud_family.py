@@ -144,6 +144,25 @@ def test_no_length_is_too_long(config: Config) -> None:
     np.testing.assert_allclose(built.crystal.parameters, long.parameters, rtol=1e-4)
 
 
+def test_five_elements_fit_where_five_are_allowed() -> None:
+    wide = loads(CONFIG, overrides=["pointcloud.max_elements=5", "pointcloud.points=40"])
+    frac = np.array([[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5, 0]])
+    five = Crystal(np.diag([5.0, 5.5, 6.0]), frac, np.array([11, 20, 22, 8, 9, 9]))
+    family = PointCloudFamily.fit([*CRYSTALS, five], wide, [*VALUES, {}])
+    slots = [order_elements(c.numbers.tolist()) for c in (five, CRYSTALS[0])]
+    samples = to_samples(family, ["a", "b"], slots, family.encode([five, CRYSTALS[0]]))
+    decoder = PointCloudFamily.reconstructor(family.sample_attrs(), wide)
+    for sample, real in zip(samples, (five, CRYSTALS[0]), strict=True):
+        assert isinstance(sample, CloudSample)
+        assert sample.element.shape == (40, 5)
+        built = decoder.reconstruct(sample, "c", 0)
+        assert isinstance(built, Candidate)
+        assert sorted(built.crystal.numbers.tolist()) == sorted(real.numbers.tolist())
+    network = family.parts(wide)[0].network()
+    rows = family.training_tensors(entries([five]), wide)[CLOUD]
+    assert network(rows["x"], torch.tensor([3]), rows["c"]).shape == (1, 3, 40, 5)
+
+
 def test_is_registered_and_its_state_loads_without_code(family: PointCloudFamily) -> None:
     stream = io.BytesIO()
     torch.save(family.state(), stream)
