@@ -20,11 +20,11 @@ from hpcgen.represent.compiled import EXACT
 FLOOR = 0.02  # angstrom: the least width of an atom, which keeps exact clouds from splitting hairs
 STRAY = 0.02  # prior share of points that belong to no atom
 ROUNDS = 12  # of expectation and maximisation, at most
-SETTLED = 3e-2  # nats: a round that gains less ends them
+SETTLED = 0.1  # nats: a round that gains less ends them
 NEAREST = 0.8  # angstrom: nearer than this there are no two atoms, but one that a network smeared
 CROWDED = 50.0  # nats that two atoms in one place cost, falling to nothing at `NEAREST`
 EXCESS = 2.0  # nats that each point costs by which an atom has too many or too few
-LOST = 40.0  # nats behind the best n from the second round on: no further round makes up for that
+LOST = 30.0  # nats behind the best n that no more rounds make up for, twice that after the first
 FAR = 50.0  # squared distance in widths from which on a point is none of an atom's
 TINY = 1e-12  # share of a point below which it does not count
 LOG_2PI = math.log(2 * math.pi)
@@ -77,7 +77,8 @@ def fit(
         likelihood = _assign(frac, slot, atoms, start, mean, form, log_det, volume, share)
         if likelihood < previous + SETTLED:
             break
-        if step > 0 and _evidence(likelihood, size, slot, atoms, log_det, volume, points) < best - LOST:
+        lost = 2 * LOST if step == 0 else LOST
+        if _evidence(likelihood, size, slot, atoms, log_det, volume, points) < best - lost:
             return -np.inf
     return _evidence(likelihood, size, slot, atoms, log_det, volume, points) - _crowding(mean, lattice)
 

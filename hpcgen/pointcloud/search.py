@@ -76,9 +76,9 @@ def _find(
     place, weight, spread = np.empty((max_sites, 3)), np.empty(max_sites), np.empty(2)
     atoms[:] = 0
     figures[:] = 0.0
-    for n in range(1, max_sites + 1):
+    for n in np.argsort(excess, kind="mergesort"):  # the likeliest first: the others are given up the sooner
         if excess[n] > limit:
-            continue
+            break
         apportion(counts, n, trial)
         if not _first_assignment(frac, core, inner, joins, trial, start, label, share, place):
             continue

@@ -125,12 +125,24 @@ def test_an_empty_slot_and_an_element_that_no_point_chose() -> None:
 
 
 def test_the_number_of_atoms_is_one_question_to_all_elements() -> None:
-    """Two atoms 0.9 widths apart: their element alone would be one atom; the others say how many points an atom has."""
-    frac = np.array([[0.1, 0.1, 0.1], [0.14, 0.1, 0.1], [0.6, 0.6, 0.6], [0.1, 0.6, 0.6], [0.6, 0.1, 0.6]])
-    crystal = Crystal(np.eye(3) * 6.0, frac, [8, 8, 22, 38, 38])
-    found = [decode(noisy(crystal, 0.04, seed), SLOTS, CODEC.scales) for seed in range(10)]
+    """Two atoms 1.8 widths apart: their element alone would be one atom; the others say how many points an atom has."""
+    frac = np.array([[0.1, 0.1, 0.1], [0.21, 0.1, 0.1], [0.6, 0.6, 0.6], [0.1, 0.6, 0.6], [0.6, 0.1, 0.6]])
+    crystal = Crystal(np.eye(3) * 9.0, frac, [8, 8, 22, 38, 38])
+    found = [decode(noisy(crystal, 0.06, seed), SLOTS, CODEC.scales) for seed in range(10)]
     right = [isinstance(d, Decoded) and sorted(d.crystal.numbers) == sorted(crystal.numbers) for d in found]
     assert sum(right) >= 9
+
+
+def test_a_smeared_atom_is_one() -> None:
+    """A network that is not sure puts groups of points side by side: half an angstrom apart they are no two atoms."""
+    cloud = CODEC.encode(PEROVSKITE, SLOTS, np.random.default_rng(0))
+    groups = np.random.default_rng(1).normal(0, 0.05, (8, 3))  # 0.2 angstrom
+    noise = np.random.default_rng(2).normal(0, 0.002, (128, 3))
+    decoded = decode(
+        cloud._replace(position=wrapped(cloud.position + groups[np.arange(128) % 8] + noise)), SLOTS, CODEC.scales
+    )
+    assert isinstance(decoded, Decoded)
+    assert len(decoded.crystal) == 5
 
 
 def test_batches_and_threads_change_no_bit() -> None:
