@@ -34,6 +34,10 @@ hpcgen_begin() {
   mpiexec) # it finds nodes and tasks per node in Slurm's variables
     HPCGEN_RANKS=(mpiexec --with-ft ulfm -n "$SLURM_NTASKS" --map-by "slot:pe=${SLURM_CPUS_PER_TASK:-1}")
     [ "$EUID" -ne 0 ] || HPCGEN_RANKS+=(--allow-run-as-root)
+    # a killed mpiexec leaves a folder named after its process number, which breaks a later one that has the same
+    PRTE_MCA_prte_local_tmpdir_base=$(mktemp -d)
+    export PRTE_MCA_prte_local_tmpdir_base
+    trap 'rm -rf "$PRTE_MCA_prte_local_tmpdir_base"' EXIT
     ;;
   *) hpcgen_refuse "HPCGEN_LAUNCHER is '$HPCGEN_LAUNCHER'" "set it to srun or to mpiexec" ;;
   esac

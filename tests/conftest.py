@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from hpcgen.farm.launcher import SESSION_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +32,15 @@ def data_folder() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_folder() -> Iterator[None]:
+    """A fresh place for the sessions of every mpiexec: what a killed one left breaks another of its number."""
+    with tempfile.TemporaryDirectory(prefix="hpcgen-test-", ignore_cleanup_errors=True) as folder:
+        os.environ[SESSION_FOLDER] = folder
+        yield
+        del os.environ[SESSION_FOLDER]
 
 
 @pytest.fixture(scope="session")

@@ -243,6 +243,25 @@ def mpmd(*groups: tuple[int, list[str]]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command[:-1], capture_output=True, text=True, timeout=180, check=False)
 
 
+@pytest.mark.mpi
+def test_what_a_killed_mpiexec_left_does_not_disturb_one_with_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if (
+        program is None
+        or "Open MPI) 5" not in subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    ):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no mpiexec of Open MPI 5")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    root = "--allow-run-as-root" if os.geteuid() == 0 else ""
+    left = f"mkdir -m 700 {tmp_path}/ompi.$$ && touch {tmp_path}/ompi.$$/pmix.$(hostname).tool"
+    command = ["sh", "-c", f"{left} && exec {program} {root} --oversubscribe -n 2 true"]  # exec keeps the number
+    environment = {k: v for k, v in os.environ.items() if k != launcher.SESSION_FOLDER}
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 213
+    assert launcher.run_program(command) == 0
+
+
 VERSION = "import sys, hpcgen; hpcgen.__version__ = '9.9.9'; from hpcgen.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

@@ -125,6 +125,16 @@ def test_threads_follow_the_job() -> None:
     assert "mpiexec --with-ft ulfm -n 2" in out
 
 
+def test_every_job_has_a_session_folder_of_mpiexec_and_removes_it(tmp_path: Path) -> None:
+    body = 'hpcgen_begin x.sh c.yaml; ls -d "$PRTE_MCA_prte_local_tmpdir_base"'
+    folders = []
+    for _ in range(2):
+        out, _ = in_job(body, HPCGEN_LAUNCHER="mpiexec", TMPDIR=str(tmp_path)).communicate(timeout=60)
+        folders += [line for line in out.splitlines() if line.startswith(str(tmp_path))]
+    assert len(set(folders)) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_launcher_is_refused() -> None:
     shell = in_job("hpcgen_begin x.sh c.yaml", HPCGEN_LAUNCHER="aprun")
     _, err = shell.communicate(timeout=60)

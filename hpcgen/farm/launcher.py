@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,12 @@ from hpcgen.farm import lock
 from hpcgen.farm.devices import visible_gpus
 from hpcgen.farm.signals import SIGNALS
 from hpcgen.farm.world import without_launcher
+
+SESSION_FOLDER = "PRTE_MCA_prte_local_tmpdir_base"
+"""Where mpiexec (Open MPI 5) keeps the folder of its session, which is named after its process number.
+
+A killed mpiexec leaves that folder behind, and a later one with the same number then ends with 213.
+"""
 
 
 def ranks_command(config: FarmConfig, command: list[str], *, gpu: bool) -> list[str] | None:
@@ -53,15 +60,16 @@ def run_program(command: list[str]) -> int:
 
     mpiexec answers SIGTERM by ending with 1 whatever its ranks return, but passes SIGUSR1 on to them.
     """
-    child = subprocess.Popen(command, env=_child_environment())
-    before = {n: signal.signal(n, lambda *_: child.send_signal(signal.SIGUSR1)) for n in SIGNALS}
-    try:
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if child.poll() is None:  # Ctrl-C: the ranks got it too
-            child.wait()
+    with tempfile.TemporaryDirectory(prefix="hpcgen-mpi-", ignore_cleanup_errors=True) as session:
+        child = subprocess.Popen(command, env=_child_environment() | {SESSION_FOLDER: session})
+        before = {n: signal.signal(n, lambda *_: child.send_signal(signal.SIGUSR1)) for n in SIGNALS}
+        try:
+            code = child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if child.poll() is None:  # Ctrl-C: the ranks got it too
+                child.wait()
     return code if code >= 0 else 128 - code
 
 

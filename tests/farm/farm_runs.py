@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcgen import store
+from hpcgen.farm.launcher import SESSION_FOLDER
 from hpcgen.flow import Candidate
 
 DRIVER = Path(__file__).with_name("farm_driver.py")
@@ -24,7 +26,8 @@ mpi = pytest.mark.mpi
 def environment(**extra: str) -> dict[str, str]:
     launchers = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(launchers)}
-    return clean | {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"} | extra
+    session = tempfile.mkdtemp(dir=os.environ[SESSION_FOLDER])  # what a killed mpiexec leaves disturbs no other
+    return clean | {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1", SESSION_FOLDER: session} | extra
 
 
 def start(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcgen import errors
+from hpcgen.farm.launcher import SESSION_FOLDER
 from hpcgen.farm.world import is_first, tasks_launched, without_launcher
 
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -40,7 +41,7 @@ print("went on")
 
 def plain(**extra: str) -> dict[str, str]:
     launchers = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_", "HPCGEN_RUN")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(launchers)}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(launchers) or k == SESSION_FOLDER}
     return clean | {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"} | extra
 
 
