@@ -35,7 +35,7 @@ import json
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -70,9 +70,9 @@ class Row(NamedTuple):
     noisy: Cloud
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read, encode, perturb, decode, compare, print."""
-    args = _arguments()
+    args = _arguments(argv)
     codec = CloudCodec(CloudScales(args.points, args.max_elements, args.max_sites, length_unit=PAPER_LENGTH))
     crystals, skipped = read(args)
     if not crystals:
@@ -99,7 +99,7 @@ def main() -> None:
     )
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, required=True, help="table with a `cif` column, plain or gzip")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation in the paper's scaled units")
@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--naive", type=int, default=100, help="rows for scikit-learn (0: leave it out)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--misses", action="store_true", help="print each row that is not exact")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if min(args.seeds, args.threads) < 1 or args.noise < 0 or args.naive < 0 or (args.n is not None and args.n < 1):
         parser.error("--n, --seeds and --threads must be at least 1, --noise and --naive at least 0")
     return args

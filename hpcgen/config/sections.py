@@ -57,11 +57,13 @@ class Config(Section):
         """Digest of what decides the items of a stage: its own section and those of the stages before it.
 
         So other settings of a later stage change neither ids nor random streams, and neither does the number of
-        samples: sample i is the same in a campaign of ten and of a million. A round trip is decided by descriptor,
+        samples, nor which samples of other runs are rebuilt too: sample i is the same in a campaign of ten and of a
+        million. A round trip is decided by descriptor,
         solver, noise and seed, wherever its structures lie.
         """
         tree = self._science()
         tree["sample"].pop("n")
+        tree["reconstruct"].pop("more_samples")
         if stage == "roundtrip":
             trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
             return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)

@@ -17,6 +17,7 @@ from hpcgen.flow import Candidate
 from hpcgen.pointcloud.cloud import Cloud
 from hpcgen.pointcloud.decode import cell_parameters, decode, warm_up
 from hpcgen.pointcloud.ordered import decode_ordered
+from hpcgen.pointcloud.polish import polish
 from hpcgen.store import File
 
 SECONDS = 1e-3  # of one cloud on one core, whatever it holds
@@ -36,6 +37,7 @@ class PointCloudReconstructor:
     def __init__(self, attrs: Mapping[str, Any], config: Config) -> None:
         self.scales = cloud_scales(attrs)
         self.decode = {"order": decode_ordered, "clusters": decode}[config.reconstruct.decode]
+        self.polish = config.reconstruct.polish
 
     def candidate_attrs(self) -> dict[str, Any]:
         """The name of the one block that `residual_blocks` gives."""
@@ -53,7 +55,8 @@ class PointCloudReconstructor:
         """The crystal that the cloud stands for.
 
         `residual` is the root mean square distance of the points from their atoms over (V/N)^(1/3), `confidence` the
-        decoder's, `repair` says how many points belong to no atom. Failures: `wrong-shape`, `not-finite`,
+        decoder's, `repair` says how many points belong to no atom. With `reconstruct.polish` the crystal gets the
+        symmetry that the cloud allows, see `hpcgen.pointcloud.polish`. Failures: `wrong-shape`, `not-finite`,
         `no-elements`, `impossible-cell`, and `not-decoded` with the decoder's reason.
         """
         start = time.perf_counter()
@@ -79,19 +82,23 @@ class PointCloudReconstructor:
         decoded = self.decode(cloud, slots, self.scales)
         if isinstance(decoded, str):
             return failure("not-decoded", decoded)
-        crystal = decoded.crystal
+        crystal, symmetry, strain, apart = decoded.crystal, "", 0.0, decoded.spread_A
+        if self.polish:
+            polished = polish(decoded, cloud, slots)
+            crystal, symmetry, strain = polished.crystal, polished.symmetry, polished.strain
+            apart = math.sqrt(apart**2 + max(0.0, polished.polished_residual_A**2 - polished.residual_A**2))
         return Candidate(
             id=candidate_id,
             crystal=crystal,
             sample_id=sample.id,
             family="pointcloud",
-            residual=decoded.spread_A / (crystal.volume / len(crystal)) ** (1 / 3),
+            residual=apart / (crystal.volume / len(crystal)) ** (1 / 3),
             iterations=0,
             stop_reason="decoded",
             confidence=decoded.confidence,
             repair=f"{decoded.noise_points} points belong to no atom" if decoded.noise_points else "",
-            cell_strain=0.0,
-            symmetry="",
+            cell_strain=strain,
+            symmetry=symmetry,
             match_probability=math.nan,
             residual_blocks=np.ones(1),
             seconds=time.perf_counter() - start,

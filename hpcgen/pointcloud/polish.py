@@ -33,12 +33,14 @@ class Polished:
         symmetry: space group imposed, such as `Pm-3m (221)`; empty if none.
         residual_A: of the crystal decoded, see `residual`.
         polished_residual_A: of `crystal`.
+        strain: largest absolute principal strain by which the cell was changed.
     """
 
     crystal: Crystal
     symmetry: str
     residual_A: float  # noqa: N815 - the unit
     polished_residual_A: float  # noqa: N815
+    strain: float
 
 
 def residual(cloud: Cloud, crystal: Crystal, slots: Sequence[int]) -> float:
@@ -81,15 +83,17 @@ def polish(decoded: Decoded, cloud: Cloud, slots: Sequence[int]) -> Polished:
         group = find_group(before.lattice, before.frac, before.numbers, tolerance)
         if group is None:
             continue
-        lattice = before.lattice @ deformation(symmetric_strain(before.lattice, group))
+        change = deformation(symmetric_strain(before.lattice, group))
+        lattice = before.lattice @ change
         frac = _kept_in_place(before.frac, symmetric_positions(before.frac, group))
         if largest_shift(before.frac, frac, lattice) > 2 * tolerance:  # spglib's tolerance is of pairs of atoms
             continue
         after = Crystal(lattice, frac, before.numbers)
         left = residual(cloud, after, slots)
         if left**2 <= start**2 + max(GROWTH * error**2, LEAST**2):
-            return Polished(after, f"{group.symbol} ({group.number})", start, left)
-    return Polished(before, "", start, start)
+            strain = float(np.abs(np.linalg.eigvalsh(change) - 1).max())
+            return Polished(after, f"{group.symbol} ({group.number})", start, left, strain)
+    return Polished(before, "", start, start, 0.0)
 
 
 def _kept_in_place(old: FloatArray, new: FloatArray) -> FloatArray:
