@@ -157,7 +157,8 @@ class SampleConfig(Section):
     conditions: dict[str, Any] = Field(
         {},
         description="what is asked for: `formula`, `elements`, `n_atoms`, `lattice`, or columns that the model was "
-        "trained with (section `conditions`), as `{elements: [Sr, Ti, O], band_gap: 2.0}`",
+        "trained with (section `conditions`), as `{elements: [Sr, Ti, O], band_gap: 2.0}`; of point clouds also "
+        "`among`: elements within which the sets of the training data are drawn",
     )
     guidance: Annotated[float, Field(ge=0)] = Field(
         0.0, description="w of classifier-free guidance: how far samples are led towards what is asked for"

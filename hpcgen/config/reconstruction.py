@@ -49,7 +49,7 @@ class ReconstructConfig(Section):
         "order", description="of point clouds: by the place of the points in the array, or by clusters alone"
     )
     polish: bool = Field(
-        False, description="of point clouds: impose the highest symmetry that the spread of the points allows"
+        True, description="of point clouds: impose the highest symmetry that the spread of the points allows"
     )
     noise_floor: Annotated[float, Field(ge=0)] = Field(
         0.02, description="relative residual under which more work on a generated target is wasted"

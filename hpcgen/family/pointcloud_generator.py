@@ -24,7 +24,7 @@ class CloudGenerator:
     """Draws clouds for one request.
 
     The elements are given: those asked for, or for each sample a set of the training split, as often as it occurs
-    there. Everything else that is asked for is a condition, which holds as far as the network has learnt it.
+    there; with `among`, one of the sets within these elements. Everything else that is asked for is a condition, which holds as far as the network has learnt it.
 
     Raises:
         ConfigError: if the model does not know what is asked for, or cannot be asked for it.
@@ -44,14 +44,23 @@ class CloudGenerator:
         if request.n_atoms is not None:
             self._wanted[N_ATOMS] = request.n_atoms
         family.conditions.ask({**self._wanted, ELEMENTS: self._elements or family.sets[0]})  # raises what is unknown
-        self._ends = np.cumsum(family.counts)
+        palette = set(family.elements) if request.among is None else set(request.among)
+        within = [i for i, z in enumerate(family.sets) if palette.issuperset(z)]
+        if not within:
+            raise ConfigError(
+                f"no element set of the training data lies within the {len(palette)} elements of `among`",
+                expected="elements of which some occur together in the training data",
+                remedy="name more of them, or ask for `elements`",
+            )
+        self._sets = [family.sets[i] for i in within]
+        self._ends = np.cumsum([family.counts[i] for i in within])
 
     def slots(self, id_: str) -> tuple[int, ...]:
-        """The atomic numbers of a sample's slots: those asked for, or a training set drawn by the sample's id."""
+        """The atomic numbers of a sample's slots: those asked for, or an element set drawn by the sample's id."""
         if self._elements is not None:
             return self._elements
         draw = seed_of(self.how.seed, id_, "elements") % int(self._ends[-1])
-        return self.family.sets[int(np.searchsorted(self._ends, draw, side="right"))]
+        return self._sets[int(np.searchsorted(self._ends, draw, side="right"))]
 
     def __call__(self, ids: Sequence[str]) -> list[CloudSample | Failure]:
         """A sample for each of at most `sample.micro_batch` ids; a failure where a number is not finite."""

@@ -183,6 +183,33 @@ def test_elements_that_are_not_asked_for_are_drawn_as_often_as_they_occur(family
     assert shares[12, 8] == pytest.approx(0.2, abs=0.06)
 
 
+def test_elements_can_be_drawn_among_some(family, models, config) -> None:
+    asked = {"among": ["O", "Sr", "Ti", "Mg", "Na"]}
+    generator = family.generator(models, seed=0, settings=config.sample, conditions=asked)
+    drawn = [generator.slots(f"{i:016x}") for i in range(300)]
+    assert set(drawn) == {(12, 8), (38, 22, 8)}
+    assert drawn.count((12, 8)) / 300 == pytest.approx(0.5, abs=0.1)
+
+
+def test_polish_imposes_the_symmetry_of_a_noisy_cloud(family: PointCloudFamily, config: Config) -> None:
+    x = family.encode(CRYSTALS[:1])
+    x = x + 0.02 * np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    sample = to_samples(family, ["a"], [(11, 17)], x)[0]
+    built = {}
+    for polish in (True, False):
+        chosen = config.model_copy(update={"reconstruct": config.reconstruct.model_copy(update={"polish": polish})})
+        candidate = family.reconstructor(family.sample_attrs(), chosen).reconstruct(sample, "b", 0)
+        assert isinstance(candidate, Candidate)
+        built[polish] = candidate
+    assert (built[True].symmetry, built[False].symmetry) == ("Fm-3m (225)", "")
+    lengths, angles = np.split(built[True].crystal.parameters, 2)
+    assert np.ptp(lengths) < 1e-6
+    np.testing.assert_allclose(angles, 60, atol=1e-5)
+    assert np.ptp(built[False].crystal.parameters[3:]) > 1e-3
+    assert built[False].cell_strain == 0 < built[True].cell_strain < 0.02
+    assert built[False].residual <= built[True].residual < 1.2 * built[False].residual
+
+
 def test_a_sample_is_the_same_whatever_is_drawn_beside_it(family, models, config) -> None:
     ids = [f"{i:016x}" for i in range(4)]
     together = draw(family, models, config, ids)
@@ -245,6 +272,9 @@ def test_the_estimate_without_conditions_is_trained(family, config) -> None:
         ({"n_atoms": 2}, "`n_atoms`"),
         ({"elements": ["Li", "Cl"]}, "Li not in the training data"),
         ({"elements": ["Na", "Cl", "Mg", "O"]}, "names 4 elements"),
+        ({"among": ["Na", "O"]}, "no element set"),
+        ({"among": ["Na", "Cl"], "elements": ["Na", "Cl"]}, "beside"),
+        ({"among": "salt"}, "`among` is 'salt'"),
         ({"colour": "red"}, "`colour`"),
         ({"band_gap": "wide"}, "a number"),
     ],
