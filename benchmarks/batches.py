@@ -9,7 +9,7 @@ as often as they occur, within
 
 any      all elements but noble gases and radioactive ones
 oxides   rare earths, alkaline earths, transition metals and oxygen
-common   the elements of `COMMON`; the paper does not say which it took
+common   H, Li, B to F, Na to Cl, K, Ca, Ti to Zn; the paper does not say which it took
 
 The last line is one JSON object. Of each batch: `n` samples; shares of them that are `decoded`, `valid_structure` (no
 two atoms within `screen.min_distance`, volume at least 0.1 cubic angstrom), `valid_composition` (SMACT), `unique` and
@@ -41,7 +41,7 @@ LAST = 83  # bismuth; what follows is radioactive
 RARE_EARTHS = {"Sc", "Y", *chemical_symbols[57:72]}
 ALKALINE_EARTHS = {"Be", "Mg", "Ca", "Sr", "Ba"}
 TRANSITION_METALS = {*chemical_symbols[21:31], *chemical_symbols[39:49], *chemical_symbols[72:81]}
-COMMON = set("H Li B C N O F Na Mg Al Si P S Cl K Ca Ti V Cr Mn Fe Co Ni Cu Zn".split())
+COMMON = {chemical_symbols[z] for z in (1, 3, *range(5, 10), *range(11, 18), 19, 20, *range(22, 31))}
 BATCHES = {
     "any": set(chemical_symbols[1 : LAST + 1]) - NOBLE - RADIOACTIVE,
     "oxides": (RARE_EARTHS | ALKALINE_EARTHS | TRANSITION_METALS | {"O"}) - RADIOACTIVE,

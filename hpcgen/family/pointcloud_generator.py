@@ -24,7 +24,8 @@ class CloudGenerator:
     """Draws clouds for one request.
 
     The elements are given: those asked for, or for each sample a set of the training split, as often as it occurs
-    there; with `among`, one of the sets within these elements. Everything else that is asked for is a condition, which holds as far as the network has learnt it.
+    there; with `among`, one of the sets within these elements. Everything else that is asked for is a condition, which
+    holds as far as the network has learnt it.
 
     Raises:
         ConfigError: if the model does not know what is asked for, or cannot be asked for it.
