@@ -5,7 +5,7 @@
 Rows of the file with index % 5 == 4 are the split `test`, three of every fifty of the others the validation. Training
 and evaluation are those of `hpcgen train` and `hpcgen evaluate denoising`, on `--n` structures of each of the splits
 `test` and `train`; the tables and pictures lie in the run folder. The last line is one JSON object with the curves
-(`hpcgen.family.denoising.curve` says what they hold) and the CPU-seconds of the training.
+and tables (`hpcgen.stages.denoising.run` says which) and the CPU-seconds of the training.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True, help="run folder; one that exists is gone on with")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--n", type=int, default=256, help="structures of each split")
+    parser.add_argument("--distances", type=int, default=0, help="test structures with distances (needs matminer)")
     args = parser.parse_args()
     context = Context(config.load(args.config, args.set), args.run_dir)
     context.claim()
@@ -36,7 +37,9 @@ def main() -> None:
     start = time.process_time()
     train.run(context)
     seconds = time.process_time() - start
-    result = {split: denoising.run(context, split=split, n=args.n) for split in ("test", "train")}
+    result = {
+        split: denoising.run(context, split=split, n=args.n, distances=args.distances) for split in ("test", "train")
+    }
     settings = context.config
     print(
         json.dumps(
@@ -45,7 +48,7 @@ def main() -> None:
                 "steps": settings.train.steps,
                 "batch": settings.train.batch,
                 "train_cpu_s": round(seconds, 1),
-                **{split: {"n": r["n"], "left_out": r["left_out"], **r["curve"]} for split, r in result.items()},
+                **result,
             }
         )
     )

@@ -124,6 +124,9 @@ def _offer_evaluations(commands) -> None:
     sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
     sub.add_argument("--n", type=int, metavar="N", help="structures drawn at random (default: all)")
     sub.add_argument("--starts", metavar="T,T,...", help="steps of noise (default: 100,250,500,750,1000)")
+    sub.add_argument(
+        "--distances", type=int, default=0, metavar="N", help="also the distances of CSPBenchMetrics of N structures"
+    )
 
 
 def _denoising(arguments: argparse.Namespace) -> int:
@@ -132,17 +135,18 @@ def _denoising(arguments: argparse.Namespace) -> int:
     context = _context(arguments)
     try:
         starts = [int(word) for word in arguments.starts.split(",")] if arguments.starts else list(denoising.STARTS)
-        if min(starts) < 1 or (arguments.n is not None and arguments.n < 1):
+        if min(starts) < 1 or (arguments.n is not None and arguments.n < 1) or arguments.distances < 0:
             raise ValueError
     except ValueError:
         raise UsageError(
-            "--starts or --n cannot be read", expected="whole numbers from 1, such as --starts 250,500 --n 200"
+            "--starts, --n or --distances cannot be read",
+            expected="whole numbers from 1, such as --starts 250,500 --n 200",
         ) from None
     if arguments.dry_run:
         print(f"would run: checkpoint.pt, dataset.h5 -> {context.path(f'denoising-{arguments.split}.csv')}")
         return EXIT_OK
     context.check()
-    result = denoising.run(context, split=arguments.split, n=arguments.n, starts=starts)
+    result = denoising.run(context, split=arguments.split, n=arguments.n, starts=starts, distances=arguments.distances)
     print(denoising.line(result))
     return EXIT_OK
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hpcgen.config import Config
@@ -37,7 +38,7 @@ NEAR = 0.5  # angstrom: an atom that lies so near to where it was is found
 _IMAGES = np.array(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij")).reshape(3, -1).T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Denoised:
     """One structure from one starting step; what cannot be said is NaN.
 
@@ -56,6 +57,7 @@ class Denoised:
         near: share of the atoms within half an angstrom of where they were, likewise.
         matched: StructureMatcher's default tolerances take both for the same crystal.
         reason: why nothing was decoded; empty if something was.
+        pair: the real crystal and the decoded one, if there is one; not in the table.
     """
 
     id: str
@@ -72,9 +74,10 @@ class Denoised:
     near: float = math.nan
     matched: bool = False
     reason: str = ""
+    pair: tuple[Crystal, Crystal] | None = None
 
 
-COLUMNS = tuple(f.name for f in fields(Denoised))
+COLUMNS = tuple(f.name for f in fields(Denoised) if f.name != "pair")
 
 
 def denoise(
@@ -153,24 +156,36 @@ def compare(entry: Entry, start: int, built: Candidate | Failure) -> Denoised:
         displacement=math.nan if apart is None else float(np.sqrt((apart**2).mean())),
         near=math.nan if apart is None else float((apart <= NEAR).mean()),
         matched=ours.formula == real.formula and matcher.equal(matcher.reduce(real), matcher.reduce(ours)),
+        pair=(real, ours),
     )
 
 
 def displacements(real: Crystal, ours: Crystal) -> FloatArray:
-    """(n,) angstrom in the real cell: how far each atom lies from one of ours, paired so that squares are least.
+    """(n,) angstrom in the real cell: how far each atom lies from its partner, see `paired`."""
+    return np.linalg.norm(paired(real, ours)[1] @ real.lattice, axis=1)
 
-    Fractional coordinates are compared as they are, with periodic images, for denoising keeps origin and cell.
+
+def paired(real: Crystal, ours: Crystal) -> tuple[NDArray[np.int64], FloatArray]:
+    """Atoms of an element paired so that squared distances in the real cell are least: (n,) partners, (n, 3) ways.
+
+    Fractional coordinates are compared as they are, with periodic images, for denoising keeps origin and cell. A way is
+    the difference of fractional coordinates, ours less the real ones, to the nearest image.
+
+    Raises:
+        ValueError: if the compositions differ.
     """
-    out = np.zeros(len(real))
-    shifts = _IMAGES @ real.lattice
+    partner, away = np.zeros(len(real), dtype=np.int64), np.zeros((len(real), 3))
     for z in np.unique(real.numbers):
         mine, theirs = np.flatnonzero(real.numbers == z), np.flatnonzero(ours.numbers == z)
-        delta = real.frac[mine][:, None] - ours.frac[theirs][None]
-        cart = (delta - np.rint(delta)) @ real.lattice
-        square = ((cart[:, :, None] + shifts) ** 2).sum(-1).min(-1)
-        rows, columns = linear_sum_assignment(square)
-        out[mine[rows]] = np.sqrt(square[rows, columns])
-    return out
+        if len(mine) != len(theirs):
+            raise ValueError(f"{len(mine)} atoms of Z = {z} cannot be paired with {len(theirs)}")
+        delta = ours.frac[theirs][None] - real.frac[mine][:, None]
+        images = (delta - np.rint(delta))[:, :, None] + _IMAGES
+        square = ((images @ real.lattice) ** 2).sum(-1)
+        rows, columns = linear_sum_assignment(square.min(-1))
+        partner[mine[rows]] = theirs[columns]
+        away[mine[rows]] = images[rows, columns, square[rows, columns].argmin(-1)]
+    return partner, away
 
 
 def curve(rows: Sequence[Denoised]) -> dict[int, dict[str, float]]:
@@ -204,11 +219,16 @@ def _mean(values: Sequence[float | bool]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def summary_json(found: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """The curve with `condition_alone` for its name, and None for what is not known: what JSON can hold."""
-    return {
-        "condition_alone" if start == CONDITION_ALONE else str(start): {
-            name: None if math.isnan(value) else round(value, 4) for name, value in row.items()
-        }
-        for start, row in found.items()
-    }
+def summary_json(found: Mapping[int, Any]) -> dict[str, Any]:
+    """Numbers by starting step with `condition_alone` for its name, and None for what is not known: as JSON holds them.
+
+    Args:
+        found: by starting step trees of numbers with names.
+    """
+    return {"condition_alone" if start == CONDITION_ALONE else str(start): _rounded(of) for start, of in found.items()}
+
+
+def _rounded(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _rounded(value) for name, value in tree.items()}
+    return None if math.isnan(tree) else round(tree, 4)

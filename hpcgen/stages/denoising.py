@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import logging
 import math
@@ -30,7 +29,9 @@ STARTS = (100, 250, 500, 750, 1000)
 SHOWN = ("atoms_right", "lengths", "coordinates", "matched")
 
 
-def run(ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequence[int] = STARTS) -> dict[str, Any]:
+def run(
+    ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequence[int] = STARTS, distances: int = 0
+) -> dict[str, Any]:
     """Denoise structures of a split from each starting step, and from the condition alone.
 
     Sampler, steps, guidance and device are those of the section `sample`, the model is that of checkpoint.pt.
@@ -40,10 +41,12 @@ def run(ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequ
         split: `train`, `validation` or `test`.
         n: structures drawn at random; None: all that the model can take.
         starts: steps of noise, each at most those of the model.
+        distances: of how many structures the distances of CSPBenchMetrics are computed too, which takes seconds each.
 
     Returns:
-        What the last line of output is: `split`, `n`, `left_out` (structures that the model cannot take) and `curve`,
-        see `hpcgen.family.denoising.curve`.
+        What the last line of output is: `split`, `n`, `left_out` (structures that the model cannot take), `curve`, see
+        `hpcgen.family.denoising.curve`, and `table_1`, see `hpcgen.family.parity`; by starting step. With `distances`
+        also their medians, and `distances_n`, of how many structures each is known.
 
     Raises:
         StoreError: if dataset.h5 is missing or damaged.
@@ -51,10 +54,12 @@ def run(ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequ
         ConfigError: for a starting step that the model does not have.
         DataError: if the split has no structure that the model can take.
         UsageError: if the family of the model cannot denoise.
+        DependencyError: if a package that distances need is not installed.
     """
     import torch
 
     from hpcgen.family.denoising import CONDITION_ALONE, curve, summary_json
+    from hpcgen.family.parity import parity
     from hpcgen.train import checkpoint
     from hpcgen.train.ddp import pick_device
 
@@ -66,6 +71,11 @@ def run(ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequ
         raise UsageError(
             f"hpcgen evaluate denoising does not know the family {family.name}", expected="train.family: pointcloud"
         )
+    between = None
+    if distances:  # what it lacks is said before the work
+        from hpcgen.family.distances import Distances
+
+        between = Distances(config.relax)
     entries, left_out = _chosen(ctx, family, split, n)
     log.info("denoising: %d structures of %s, %d left out as not of this model", len(entries), split, left_out)
     rows: list[Denoised] = []
@@ -78,7 +88,17 @@ def run(ctx: Context, *, split: str = "test", n: int | None = None, starts: Sequ
     stem = f"denoising-{split}"
     _write(ctx.path(f"{stem}.csv"), _table(rows))
     _write(ctx.path(f"{stem}.svg"), _picture(found))
-    return {"split": split, "n": len(entries), "left_out": left_out, "curve": summary_json(found)}
+    by_start = {start: [r for r in rows if r.start == start] for start in found}
+    result = {"split": split, "n": len(entries), "left_out": left_out, "curve": summary_json(found)}
+    result["table_1"] = summary_json({start: parity(of) for start, of in by_start.items()})
+    if between is not None:
+        from hpcgen.family.distances import medians
+
+        chosen = {e.id for e in entries[:distances]}
+        of = {start: medians(between, [r for r in rows if r.id in chosen]) for start, rows in by_start.items()}
+        result["distances"] = summary_json({start: values for start, (values, _) in of.items()})
+        result["distances_n"] = summary_json({start: counts for start, (_, counts) in of.items()})
+    return result
 
 
 def _chosen(ctx: Context, family: Any, split: str, n: int | None) -> tuple[list[Entry], int]:
@@ -110,7 +130,7 @@ def _table(rows: Sequence[Denoised]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        values = dataclasses.astuple(row)
+        values = [getattr(row, name) for name in COLUMNS]
         writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
     return stream.getvalue()
 
