@@ -14,6 +14,7 @@ position_error_*_A     of the rows with exact counts: distance of each atom to w
                        an element paired so that the squares are least; maximum and root mean square
 oracle_error_rms_A     the same for the means of an oracle that knows the atom of every point: a lower bound
 length_error_rms       relative error of a, b, c
+polished_*, symmetric  with `--polish`: the same errors after polish, and the share of exact rows that got a symmetry
 clouds_per_s           clouds decoded per second and thread, CPU time, compilation left out
 naive_clouds_per_s     of scikit-learn as it comes, one thread, on the first `--naive` rows: for each element DBSCAN to
                        count the clusters, then KMeans with that number, both with their defaults
@@ -53,6 +54,7 @@ from hpcgen.errors import Failure, HpcgenError
 from hpcgen.flow import seed_of
 from hpcgen.pointcloud.cloud import Cloud, CloudCodec, CloudScales, wrapped
 from hpcgen.pointcloud.decode import Decoded, decode_many, warm_up
+from hpcgen.pointcloud.polish import polish
 from hpcgen.represent.composition import order_elements
 
 PAPER_LENGTH = 15.0  # angstrom: PCCD's unit of lengths
@@ -112,6 +114,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-elements", type=int, default=3)
     parser.add_argument("--naive", type=int, default=100, help="rows for scikit-learn (0: leave it out)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--polish", action="store_true", help="also measure what polish makes of the errors")
     parser.add_argument("--misses", action="store_true", help="print each row that is not exact")
     args = parser.parse_args(argv)
     if min(args.seeds, args.threads) < 1 or args.noise < 0 or args.naive < 0 or (args.n is not None and args.n < 1):
@@ -170,6 +173,7 @@ def measure(
     """The figures of one seed."""
     exact = rejected = 0
     errors, floors, lengths = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    polished = Polish()
     seconds = 0.0
     for begin in range(0, len(crystals), BLOCK):
         rows = [perturbed(*item, codec, args.noise, seed) for item in crystals[begin : begin + BLOCK]]
@@ -184,6 +188,8 @@ def measure(
                 errors.append(squares)
                 floors.append(oracle(row))
                 lengths.append((result.crystal.parameters[:3] / row.crystal.parameters[:3] - 1) ** 2)
+                if args.polish:
+                    polished.add(row, result)
             elif args.misses:
                 print(_miss(row, result))
     total = np.concatenate(errors)
@@ -195,7 +201,36 @@ def measure(
         "oracle_error_rms_A": float(np.sqrt(np.concatenate(floors).mean())) if exact else float("nan"),
         "length_error_rms": float(np.sqrt(np.concatenate(lengths).mean())) if exact else float("nan"),
         "clouds_per_s": len(crystals) / seconds,
+        **polished.figures(),
     }
+
+
+class Polish:
+    """What polish makes of the errors of decoded clouds."""
+
+    def __init__(self) -> None:
+        self.errors: list[FloatArray] = []
+        self.lengths: list[FloatArray] = []
+        self.symmetric: list[bool] = []
+
+    def add(self, row: Row, decoded: Decoded) -> None:
+        """A cloud whose counts are exact."""
+        found = polish(decoded, row.noisy, row.slots)
+        squares = squared_errors(found.crystal, row.crystal)
+        assert squares is not None  # polish changes no composition
+        self.errors.append(squares)
+        self.lengths.append((found.crystal.parameters[:3] / row.crystal.parameters[:3] - 1) ** 2)
+        self.symmetric.append(bool(found.symmetry))
+
+    def figures(self) -> dict[str, float]:
+        """Nothing if nothing was polished."""
+        if not self.errors:
+            return {}
+        return {
+            "polished_error_rms_A": float(np.sqrt(np.concatenate(self.errors).mean())),
+            "polished_length_error_rms": float(np.sqrt(np.concatenate(self.lengths).mean())),
+            "symmetric": float(np.mean(self.symmetric)),
+        }
 
 
 def squared_errors(found: Crystal, true: Crystal) -> FloatArray | None:

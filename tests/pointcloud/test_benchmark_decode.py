@@ -50,13 +50,15 @@ def test_exact_and_noisy_clouds_of_real_crystals(
     assert (exact["n"], exact["count_exact"], exact["rejected"]) == (30, 1.0, 0)
     assert exact["position_error_max_A"] <= 1e-4
     assert exact["clouds_per_s"] > exact["naive_clouds_per_s"] > 0
-    noisy = figures("--naive", "0", "--noise", "0.05", "--seeds", "2", "--threads", "2")
+    noisy = figures("--naive", "0", "--noise", "0.05", "--seeds", "2", "--threads", "2", "--polish")
     assert noisy["naive_clouds_per_s"] is None
     assert noisy["count_exact"] >= 0.95
     # The oracle has the least expected error, no least error on every draw: where the decoder leaves a far point of an
     # atom to none, its mean may by chance be nearer. Both see the same noise, so the difference is far below 1 %.
     oracle = noisy["oracle_error_rms_A"]
     assert 0.02 < 0.99 * oracle <= noisy["position_error_rms_A"] < 1.5 * oracle
+    assert noisy["polished_error_rms_A"] < noisy["position_error_rms_A"]
+    assert noisy["symmetric"] > 0.5
 
 
 @pytest.mark.parametrize("options", [("--seeds", "0"), ("--noise", "-1"), ("--n", "0")])
