@@ -15,7 +15,8 @@ The last line is one JSON object. Of each batch: `n` samples; shares of them tha
 two atoms within `screen.min_distance`, volume at least 0.1 cubic angstrom), `valid_composition` (SMACT), `unique` and
 `novel` (of the training split; both of those with a valid structure); `relaxed`, how many passed the screening and were
 relaxed and compared with the hull; of these the shares `converged`, `novel_relaxed`, `within_250meV` and `within_80meV`
-of the hull of `hull.reference`: a partial one, so that this is a screening, and the shares are upper bounds.
+of the hull of `hull.reference`: a partial one, so that this is a screening, and the shares are upper bounds; `doubtful`
+are those so far below it (0.1 eV/atom) that competitors must be missing there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from hpcgen import config, store
 from hpcgen.errors import HpcgenError
 from hpcgen.flow import Candidate, Relaxation, Stability, Survivor
 from hpcgen.pipeline import STAGES, stage
+from hpcgen.report.data import FAR_BELOW
 from hpcgen.stages.context import Context
 
 NOBLE, RADIOACTIVE = {"He", "Ne", "Ar", "Kr", "Xe"}, {"Tc", "Pm"}
@@ -100,6 +102,7 @@ def figures(context: Context, n: int) -> dict[str, Any]:
         "novel_relaxed": _share([s.novel for s in compared]),
         "within_250meV": _share(above < 0.25),
         "within_80meV": _share(above < 0.08),
+        "doubtful": _share(above < FAR_BELOW),
         "median_e_hull": round(float(np.median(above)), 4) if len(above) else None,
     }
 

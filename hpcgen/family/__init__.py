@@ -37,6 +37,9 @@ class Family(Protocol):
 
     A family is fitted to the training split, then lives in the checkpoint as `state()`; sampling and
     reconstruction restore it with `from_state`, so that they can never run with other settings than training.
+
+    A family whose samples are told something even if nothing is asked for has an attribute `always_told` that is true;
+    guidance then leads towards that.
     """
 
     name: str

@@ -65,6 +65,7 @@ class PointCloudFamily:
 
     name = NAME
     sample_type = CloudSample
+    always_told = True  # its elements
 
     @classmethod
     def fit(

@@ -105,12 +105,12 @@ def generator(trained: Checkpoint, config: Config, device: torch.device | str = 
             f"sample.steps is {settings.steps}, and the model was trained with {original.diffusion.steps} noise levels",
             expected=f"at most {original.diffusion.steps}",
         )
-    if settings.guidance and not settings.conditions:
+    family, models = restored(trained, device)
+    if settings.guidance and not settings.conditions and not getattr(family, "always_told", False):
         raise ConfigError(
             f"sample.guidance is {settings.guidance}, and nothing is asked for",
             expected="0, or something in sample.conditions to be guided towards",
         )
-    family, models = restored(trained, device)
     draw = family.generator(models, seed=config.seed, settings=settings, device=device, conditions=settings.conditions)
 
     def generate(ids: Sequence[str]) -> list[Any]:

@@ -166,6 +166,15 @@ def test_a_campaign_of_point_clouds_and_its_evaluation(
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "polyline" in picture
 
+    # guidance towards the elements that each sample is given, though nothing is asked for
+    guided = ["--run-dir", str(tmp_path / "runs/guided"), "--set", "sample.guidance=2"]
+    guided += ["--set", f"train.checkpoint={run / 'checkpoint.pt'}"]
+    for command in ("data", "train", "sample"):
+        assert main([command, str(path), *guided]) == 0, command
+    with store.open(run / "samples.h5") as plain, store.open(tmp_path / "runs/guided/samples.h5") as led:
+        assert len(led) == len(plain)
+        assert not np.array_equal(led.array("lattice")[:], plain.array("lattice")[:])
+
     assert main(["evaluate", "denoising", str(path), "--starts", "5,51"]) == 3
     assert main(["evaluate", "denoising", str(path), "--starts", "0"]) == 2
     assert main(["evaluate", "denoising", str(path), "--dry-run"]) == 0
