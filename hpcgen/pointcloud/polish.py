@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.pointcloud.cloud import Cloud
@@ -71,6 +72,11 @@ def polish(decoded: Decoded, cloud: Cloud, slots: Sequence[int]) -> Polished:
         cloud: that it was decoded from.
         slots: of the cloud.
     """
+    with threadpool_limits(1, user_api="blas"):  # its bits depend on its threads
+        return _polish(decoded, cloud, slots)
+
+
+def _polish(decoded: Decoded, cloud: Cloud, slots: Sequence[int]) -> Polished:
     before = decoded.crystal
     start = residual(cloud, before, slots)
     error = decoded.spread_A / np.sqrt(decoded.multiplicity.mean())
