@@ -18,6 +18,7 @@ one; novelty is judged for every structurally valid candidate, whatever else is 
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def judge(
     reasons = []
     for candidate, d, composition in zip(candidates, distance, balanced, strict=True):
         reason = structure_problem(candidate.crystal, config.min_distance, d)
-        if not reason and config.max_residual is not None and not candidate.residual <= config.max_residual:
+        limit = config.residual_limit(candidate.family)
+        if not reason and limit < math.inf and not candidate.residual <= limit:
             reason = "residual-too-high"
         if not reason and config.require_valid_composition and not composition:
             reason = "composition-invalid"

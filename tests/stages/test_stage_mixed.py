@@ -159,6 +159,12 @@ def test_screening_judges_all_families_together(folder: Path) -> None:
     across = {(family[v.candidate_id], family[v.duplicate_of]) for v in verdicts if v.duplicate_of}
     assert ("pointcloud", "representation") in across
 
+    strict = loads(MIXED, overrides=["screen.max_residual={pointcloud: 1e-4, representation: 1e9}"]).screen
+    dropped = {
+        family[v.candidate_id] for v in screen.judge(found, [], strict, "run") if v.reason == "residual-too-high"
+    }
+    assert dropped == {"pointcloud"}
+
 
 @pytest.mark.parametrize(
     ("more", "error", "message"),
