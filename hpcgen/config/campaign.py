@@ -16,8 +16,8 @@ class ScreenConfig(Section):
     min_distance: Positive = Field(0.5, description="angstrom; CDVAE's structure validity")
     max_residual: Positive | dict[str, Positive] | None = Field(
         None,
-        description="drop candidates above; null keeps all. Residuals of families are not alike, so in a mixed campaign "
-        "by family, as `{pointcloud: 0.2}`; families not named keep all",
+        description="drop candidates above; null keeps all. Residuals of families are not alike, so in a mixed "
+        "campaign by family, as `{pointcloud: 0.2}`; families not named keep all",
     )
     require_valid_composition: bool = Field(True, description="drop compositions that SMACT does not balance")
     require_unique: bool = Field(True, description="drop what equals an earlier candidate")

@@ -25,6 +25,7 @@ import numpy as np
 from hpcgen import flow, provenance, store
 from hpcgen.config import ScreenConfig
 from hpcgen.crystal import Crystal
+from hpcgen.family import get_family
 from hpcgen.flow import Candidate, Survivor
 from hpcgen.screen import composition_valid, find_duplicates, find_known, spacegroup, structure_problem
 from hpcgen.stages.context import Balance, Context
@@ -36,7 +37,14 @@ STAGE = "screen"
 
 
 def run(ctx: Context) -> Balance:
-    """Judge every candidate and write survivors.h5."""
+    """Judge every candidate and write survivors.h5.
+
+    Raises:
+        ConfigError: if `screen.max_residual` names a family that there is not.
+    """
+    if isinstance(ctx.config.screen.max_residual, dict):
+        for name in ctx.config.screen.max_residual:
+            get_family(name)  # a name with a slip would keep everything
     candidates_file, dataset_file = ctx.path("candidates.h5"), ctx.path("dataset.h5")
     with store.open(candidates_file, Candidate) as f:
         candidates = list(f)

@@ -164,6 +164,8 @@ def test_screening_judges_all_families_together(folder: Path) -> None:
         family[v.candidate_id] for v in screen.judge(found, [], strict, "run") if v.reason == "residual-too-high"
     }
     assert dropped == {"pointcloud"}
+    with pytest.raises(ConfigError, match="pointclouds"):
+        screen.run(context(folder, "screen.max_residual={pointclouds: 1e-4}"))
 
 
 @pytest.mark.parametrize(
