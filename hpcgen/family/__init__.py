@@ -164,4 +164,6 @@ def get_family(name: str) -> type[Family]:
     external = {e.name: e for e in entry_points(group="hpcgen.families")}
     if name in external:
         return external[name].load()
-    raise ConfigError(f"train.family is {name!r}", expected=f"one of {', '.join(sorted({*FAMILIES, *external}))}")
+    raise ConfigError(
+        f"there is no generator family {name!r}", expected=f"one of {', '.join(sorted({*FAMILIES, *external}))}"
+    )
