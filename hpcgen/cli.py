@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--verify", action="store_true", help="check every record against its checksum")
     inspect.set_defaults(handler=_inspect)
 
+    _offer_evaluations(commands)
     examine = commands.add_parser(
         "doctor",
         help="check that everything a run needs is here, on every rank",
@@ -111,6 +112,43 @@ def _parser() -> argparse.ArgumentParser:
     for sub in commands.choices.values():
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
     return parser
+
+
+def _offer_evaluations(commands) -> None:
+    """`hpcgen evaluate WHAT CONFIG`: experiments on a trained model, beside its campaign."""
+    evaluate = commands.add_parser("evaluate", help="experiments on a trained model")
+    what = evaluate.add_subparsers(dest="experiment", required=True, metavar="WHAT")
+    sub = _campaign_command(what, "denoising", "put noise on real structures, take it off, and compare", _denoising)
+    sub.epilog = "Example: hpcgen evaluate denoising configs/pccd_mp.yaml --n 500"
+    sub.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="more detail in the log")
+    sub.add_argument("--split", choices=("train", "validation", "test"), default="test", help="default: test")
+    sub.add_argument("--n", type=int, metavar="N", help="structures drawn at random (default: all)")
+    sub.add_argument("--starts", metavar="T,T,...", help="steps of noise (default: 100,250,500,750,1000)")
+    sub.add_argument(
+        "--distances", type=int, default=0, metavar="N", help="also the distances of CSPBenchMetrics of N structures"
+    )
+
+
+def _denoising(arguments: argparse.Namespace) -> int:
+    from hpcgen.stages import denoising
+
+    context = _context(arguments)
+    try:
+        starts = [int(word) for word in arguments.starts.split(",")] if arguments.starts else list(denoising.STARTS)
+        if min(starts) < 1 or (arguments.n is not None and arguments.n < 1) or arguments.distances < 0:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            "--starts, --n or --distances cannot be read",
+            expected="whole numbers from 1, such as --starts 250,500 --n 200",
+        ) from None
+    if arguments.dry_run:
+        print(f"would run: checkpoint.pt, dataset.h5 -> {context.path(f'denoising-{arguments.split}.csv')}")
+        return EXIT_OK
+    context.check()
+    result = denoising.run(context, split=arguments.split, n=arguments.n, starts=starts, distances=arguments.distances)
+    print(denoising.line(result))
+    return EXIT_OK
 
 
 def _campaign_command(commands, name: str, does: str, handler) -> argparse.ArgumentParser:

@@ -80,11 +80,21 @@ class Candidate:
     sample_id: str = column("id", "the sample it was built from")
     family: str = column("text", "the generator family of the sample")
     residual: float = column(
-        "f8", "relative amplitude |descriptor of the crystal - target| / |target| after reconstruction", unit="1"
+        "f8",
+        "relative amplitude |descriptor of the crystal - target| / |target| after reconstruction; of point clouds the "
+        "root mean square distance of the points from their atoms over (V/N)^(1/3)",
+        unit="1",
     )
-    iterations: int = column("i8", "work spent: sweeps plus local iterations")
-    stop_reason: str = column("text", "why the solver stopped: `converged`, `noise-floor` or `budget`")
-    confidence: float = column("f8", "share of the best independent starts that agree on the residual", unit="1")
+    iterations: int = column("i8", "work spent: sweeps plus local iterations; 0 for what is decoded")
+    stop_reason: str = column(
+        "text", "why the solver stopped: `converged`, `noise-floor` or `budget`; `decoded` where there is no solver"
+    )
+    confidence: float = column(
+        "f8",
+        "share of the best independent starts that agree on the residual; of point clouds the probability of the "
+        "number of atoms times the share of points that belong to one",
+        unit="1",
+    )
     repair: str = column("text", "what had to be changed in the sample's composition; empty if nothing")
     cell_strain: float = column(
         "f8", "largest principal strain by which refinement changed the generated cell; 0 if it was kept", unit="1"
@@ -101,7 +111,7 @@ class Candidate:
     residual_blocks: FloatArray = array(
         "f8",
         "share of each block of the descriptor in the residual, its squares summing to the residual's; the file's "
-        "attribute `names_residual_blocks` names them",
+        "attribute `names_residual_blocks` names them; NaN for blocks that only samples of other files have",
         shape=("B",),
         unit="1",
     )

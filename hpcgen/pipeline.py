@@ -149,7 +149,8 @@ def run_all(context: Context, *, until: str | None = None) -> int:
         0, or the exit code of the stage program that did not succeed (75: stopped by a signal, run again).
 
     Raises:
-        RunFolderError: if the folder belongs to another configuration, or another run is using it.
+        RunFolderError: if the folder belongs to another configuration, another run is using it, or samples of another
+            run are not there.
         LaunchError: if this is one of several processes, or a stage cannot be started.
     """
     last = stage(until).name if until else STAGES[-1].name
@@ -160,6 +161,8 @@ def run_all(context: Context, *, until: str | None = None) -> int:
         )
     stages = STAGES[: STAGES.index(stage(last)) + 1]
     context.check()
+    if any(s.name == "reconstruct" and not done(context, s) for s in stages):
+        context.check_other_samples()
     finished = all(done(context, s) for s in stages)
     if not finished:
         _make_folder(context)
@@ -242,7 +245,8 @@ def plan(context: Context) -> list[str]:
         state = "reuse" if done(context, s) else "run  "
         command = None if done(context, s) else command_for(context, s)
         how = " ".join(command) if command else "in this process"
-        lines.append(f"{state} {s.name:<11} {', '.join(s.reads) or context.config.data.source} -> {s.writes}  ({how})")
+        reads = [*s.reads, *(context.config.reconstruct.more_samples if s.name == "reconstruct" else ())]
+        lines.append(f"{state} {s.name:<11} {', '.join(reads) or context.config.data.source} -> {s.writes}  ({how})")
     return lines
 
 

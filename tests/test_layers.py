@@ -16,6 +16,7 @@ LAYERS: list[set[str]] = [
     {"store", "data", "represent", "models", "thermo", "screen"},
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
+    {"pointcloud"},
     {"family"},
     {"report"},
     {"stages"},
@@ -25,7 +26,19 @@ LAYERS: list[set[str]] = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 NO_SCIENCE = {"farm", "config", "provenance", "store"}
-SCIENCE = {"represent", "diffusion", "models", "train", "reconstruct", "relax", "thermo", "screen", "data", "report"}
+SCIENCE = {
+    "represent",
+    "pointcloud",
+    "diffusion",
+    "models",
+    "train",
+    "reconstruct",
+    "relax",
+    "thermo",
+    "screen",
+    "data",
+    "report",
+}
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 
 

@@ -53,6 +53,14 @@ def test_every_input_is_written_by_an_earlier_stage() -> None:
         written.add(s.writes)
 
 
+def test_samples_of_another_run_that_are_not_there_stop_a_campaign_before_it_begins(tmp_path: Path) -> None:
+    mixed = context(tmp_path / "run", f"reconstruct.more_samples=[{tmp_path}/other/samples.h5]")
+    with pytest.raises(errors.RunFolderError, match=r"other/samples\.h5, which is not there"):
+        pipeline.run_all(mixed)
+    assert list(tmp_path.iterdir()) == []
+    assert "other/samples.h5" in pipeline.plan(mixed)[3]
+
+
 def test_a_missing_input_names_the_stage_that_makes_it(hpcgen_command, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("name: c\n")
     result = hpcgen_command("reconstruct", tmp_path / "c.yaml", "--run-dir", tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,10 +14,19 @@ class ScreenConfig(Section):
     """Which candidates go on to relaxation."""
 
     min_distance: Positive = Field(0.5, description="angstrom; CDVAE's structure validity")
-    max_residual: Positive | None = Field(None, description="drop candidates above; null keeps all")
+    max_residual: Positive | dict[str, Positive] | None = Field(
+        None,
+        description="drop candidates above; null keeps all. Residuals of families are not alike, so in a mixed "
+        "campaign by family, as `{pointcloud: 0.2}`; families not named keep all",
+    )
     require_valid_composition: bool = Field(True, description="drop compositions that SMACT does not balance")
     require_unique: bool = Field(True, description="drop what equals an earlier candidate")
     require_novel: bool = Field(False, description="drop what matches the training data")
+
+    def residual_limit(self, family: str) -> float:
+        """The largest residual that candidates of a family may have."""
+        limit = self.max_residual
+        return math.inf if limit is None else limit.get(family, math.inf) if isinstance(limit, dict) else limit
 
 
 class RelaxConfig(Section):

@@ -48,20 +48,25 @@ class ModelConfig(Section):
     )
     lattice_width: Count = Field(256, description="hidden units of the lattice's network, a residual MLP")
     lattice_blocks: Count = Field(3, description="residual blocks of the lattice's network")
-    name: Literal["unet1d", "resmlp"] = Field(
-        "resmlp", description="`resmlp`: residual MLP, better on any budget that was measured; `unet1d`: the paper's"
+    name: Literal["resmlp", "unet1d", "unet2d", "transformer"] = Field(
+        "resmlp",
+        description="for vectors `resmlp`, a residual MLP, better on any budget that was measured, or `unet1d`, the "
+        "paper's; for point clouds `transformer`, or `unet2d`, the paper's",
     )
     width: Count = Field(
-        256, description="hidden units of `resmlp`; channels of the first stage of `unet1d` (the paper's: 64)"
+        256,
+        description="hidden units of `resmlp` and `transformer`; channels of a U-Net's first stage (the papers': 64)",
     )
-    multipliers: list[Count] = Field([1, 2], description="channels of each stage, times width")
+    multipliers: list[Count] = Field([1, 2], description="channels of each stage of a U-Net, times width")
     resnet_blocks: Count = Field(
-        3, description="residual blocks of `resmlp`; ResNet blocks per stage of `unet1d` (the paper's: 2)"
+        3, description="blocks of `resmlp` and `transformer`; ResNet blocks per stage of a U-Net (the papers': 2)"
     )
-    attention_heads: Count = Field(4, description="heads of the linear attention")
-    attention_dim: Count = Field(256, description="width of the linear attention, all heads together")
+    attention_heads: Count = Field(4, description="heads of the attention")
+    attention_dim: Count = Field(256, description="width of the U-Nets' attention, all heads together")
     patch: Count = Field(
-        1, description="neighbouring dimensions folded into the channels of one position; 1: the paper's"
+        1,
+        description="neighbouring dimensions, or points of a cloud, folded into the channels of one position; 1: the "
+        "paper's",
     )
 
 
@@ -74,9 +79,18 @@ class DiffusionConfig(Section):
     weighting: Literal["plain", "min-snr"] = Field(
         "plain", description="weight of noise levels in the loss; `min-snr`: arXiv 2303.09556"
     )
+    loss: Literal["l2", "l1"] = Field(
+        "l2", description="of the prediction: squared error, or absolute as for the paper's point clouds"
+    )
     unconditional: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share of the rows trained without any condition, for classifier-free guidance"
     )
+
+    @model_validator(mode="after")
+    def _weights_are_of_squares(self) -> DiffusionConfig:
+        if self.loss == "l1" and self.weighting != "plain":
+            raise ValueError(f"weighting {self.weighting} weights squared errors, and loss is l1")
+        return self
 
 
 class PartTraining(Section):
@@ -143,7 +157,8 @@ class SampleConfig(Section):
     conditions: dict[str, Any] = Field(
         {},
         description="what is asked for: `formula`, `elements`, `n_atoms`, `lattice`, or columns that the model was "
-        "trained with (section `conditions`), as `{elements: [Sr, Ti, O], band_gap: 2.0}`",
+        "trained with (section `conditions`), as `{elements: [Sr, Ti, O], band_gap: 2.0}`; of point clouds also "
+        "`among`: elements within which the sets of the training data are drawn",
     )
     guidance: Annotated[float, Field(ge=0)] = Field(
         0.0, description="w of classifier-free guidance: how far samples are led towards what is asked for"

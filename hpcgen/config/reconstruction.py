@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -40,8 +40,17 @@ class BasinHoppingConfig(Section):
 class ReconstructConfig(Section):
     """From samples back to crystals."""
 
+    more_samples: list[str] = Field(
+        [], description="samples.h5 of other runs, of any family, that are rebuilt and judged together with this run's"
+    )
     anneal: AnnealConfig = AnnealConfig()
     basin_hopping: BasinHoppingConfig = BasinHoppingConfig()
+    decode: Literal["order", "clusters"] = Field(
+        "order", description="of point clouds: by the place of the points in the array, or by clusters alone"
+    )
+    polish: bool = Field(
+        True, description="of point clouds: impose the highest symmetry that the spread of the points allows"
+    )
     noise_floor: Annotated[float, Field(ge=0)] = Field(
         0.02, description="relative residual under which more work on a generated target is wasted"
     )

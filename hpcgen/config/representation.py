@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpcgen.config.base import Count, Fraction, Positive, Section
 
@@ -134,3 +134,17 @@ class RepresentationConfig(Section):
     def resolved(self, n_elements: int, *, exact: bool = False) -> RepresentationConfig:
         """The settings with nothing left open; see `PairSpectrumConfig.structure_factor`."""
         return self.model_copy(update={"pair_spectrum": self.pair_spectrum.resolved(n_elements, exact=exact)})
+
+
+class PointCloudConfig(Section):
+    """What the point-cloud family generates; structures beyond these limits are left out of training and counted."""
+
+    points: Annotated[int, Field(ge=2)] = Field(128, description="points of a cloud; 128 in the paper")
+    max_elements: Count = Field(3, description="elements of a cloud at most; 3 in the paper")
+    max_sites: Count = Field(16, description="atoms of a cell at most; 16 in the paper")
+
+    @model_validator(mode="after")
+    def _every_atom_has_a_point(self) -> PointCloudConfig:
+        if self.max_sites > self.points:
+            raise ValueError(f"{self.max_sites} sites need as many points at least, not {self.points}")
+        return self

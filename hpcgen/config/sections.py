@@ -13,7 +13,7 @@ from hpcgen.config.base import Section
 from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
-from hpcgen.config.representation import DataConfig, RepresentationConfig
+from hpcgen.config.representation import DataConfig, PointCloudConfig, RepresentationConfig
 
 
 class Config(Section):
@@ -25,6 +25,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="every random stream is derived from it and an id")
     data: DataConfig = DataConfig()
     representation: RepresentationConfig = RepresentationConfig()
+    pointcloud: PointCloudConfig = PointCloudConfig()
     conditions: ConditionsConfig = ConditionsConfig()
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -56,11 +57,13 @@ class Config(Section):
         """Digest of what decides the items of a stage: its own section and those of the stages before it.
 
         So other settings of a later stage change neither ids nor random streams, and neither does the number of
-        samples: sample i is the same in a campaign of ten and of a million. A round trip is decided by descriptor,
+        samples, nor which samples of other runs are rebuilt too: sample i is the same in a campaign of ten and of a
+        million. A round trip is decided by descriptor,
         solver, noise and seed, wherever its structures lie.
         """
         tree = self._science()
         tree["sample"].pop("n")
+        tree["reconstruct"].pop("more_samples")
         if stage == "roundtrip":
             trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
             return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)
@@ -78,7 +81,7 @@ class Config(Section):
 
 DECIDED_BY: dict[str, tuple[str, ...]] = {
     "data": ("seed", "data"),
-    "train": ("representation", "conditions", "model", "diffusion", "train"),
+    "train": ("representation", "pointcloud", "conditions", "model", "diffusion", "train"),
     "sample": ("sample",),
     "reconstruct": ("reconstruct",),
     "screen": ("screen",),

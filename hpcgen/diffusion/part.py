@@ -45,6 +45,7 @@ class DiffusionPart:
         self._model, self._unconditional = model, diffusion.unconditional
         self.schedule = Schedule.of(diffusion.schedule, diffusion.steps)
         self.objective = OBJECTIVES[diffusion.objective]
+        self._loss = diffusion.loss
         self._weights = loss_weights(self.schedule, self.objective, diffusion.weighting)
         self._tables: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -74,7 +75,7 @@ class DiffusionPart:
         return drawn
 
     def losses(self, network: nn.Module, rows: dict[str, Tensor], drawn: dict[str, Tensor]) -> Tensor:
-        """(B,) weighted squared error of the network's output, mean over the dimensions.
+        """(B,) weighted squared or absolute error of the network's output, mean over the dimensions.
 
         Args:
             network: as `network` makes it, wrapped or compiled.
@@ -91,7 +92,7 @@ class DiffusionPart:
         else:
             output = network(x_t, t, self.condition.drop(rows["c"], drawn["kept"]))
         error = output.float() - self.objective.target(x0, eps, a, s)  # under autocast the output is bfloat16
-        return weight * error.square().flatten(1).mean(1)
+        return weight * (error.square() if self._loss == "l2" else error.abs()).flatten(1).mean(1)
 
     def levels(self, drawn: dict[str, Tensor]) -> Tensor:
         """(B,) in (0, 1], the noise level as the share of the forward process that is done."""

@@ -75,21 +75,40 @@ def sample(sampler: str, estimate: Estimate, schedule: Schedule, steps: int, noi
     Raises:
         ValueError: if there is no such sampler, or it cannot take so many steps.
     """
+    return denoise(sampler, estimate, noise(), schedule, steps, noise, schedule.steps - 1)
+
+
+def denoise(
+    sampler: str,
+    estimate: Estimate,
+    x: Tensor,
+    schedule: Schedule,
+    steps: int,
+    noise: Callable[[], Tensor],
+    start: int,
+) -> Tensor:
+    """As `sample`, from x (B, *shape) with the noise of time `start` instead of from pure noise.
+
+    Raises:
+        ValueError: as `sample`; `steps` beyond 1 ... start + 1, the times that are left, are too many.
+    """
     if sampler == "ddpm":
-        return ddpm(estimate, noise(), schedule, noise)
+        return ddpm(estimate, x, schedule, noise, start)
     if sampler == "ddim":
-        return ddim(estimate, noise(), schedule, steps)
+        return ddim(estimate, x, schedule, steps, start)
     if sampler == "dpm++":
-        return dpm_solver(estimate, noise(), schedule, steps)
+        return dpm_solver(estimate, x, schedule, steps, start)
     raise ValueError(f"no sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
 
 
 @torch.no_grad()
-def ddpm(estimate: Estimate, x_T: Tensor, schedule: Schedule, noise: Callable[[], Tensor]) -> Tensor:
-    """Ancestral sampling over all steps: Ho et al. 2020 (arXiv 2006.11239), algorithm 2 with eq. 7."""
+def ddpm(
+    estimate: Estimate, x_T: Tensor, schedule: Schedule, noise: Callable[[], Tensor], start: int | None = None
+) -> Tensor:
+    """Ancestral sampling over all steps from `start` (the last if None): Ho et al. 2020 (arXiv 2006.11239), alg. 2."""
     beta, alpha_bar = schedule.beta.tolist(), schedule.alpha_bar.tolist()
     x = x_T
-    for t in range(schedule.steps - 1, 0, -1):
+    for t in range(schedule.steps - 1 if start is None else start, 0, -1):
         before, remaining = alpha_bar[t - 1], 1 - alpha_bar[t]
         of_x0 = before**0.5 * beta[t] / remaining
         of_x = (1 - beta[t]) ** 0.5 * (1 - before) / remaining
@@ -99,13 +118,13 @@ def ddpm(estimate: Estimate, x_T: Tensor, schedule: Schedule, noise: Callable[[]
 
 
 @torch.no_grad()
-def ddim(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int) -> Tensor:
+def ddim(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int, start: int | None = None) -> Tensor:
     """Deterministic sampling in `steps` evenly spaced steps: Song et al. 2020 (arXiv 2010.02502), eq. 12, eta = 0.
 
     Raises:
-        ValueError: if `steps` is not in 1 ... T.
+        ValueError: as `even_times`.
     """
-    times = even_times(schedule, steps)
+    times = even_times(schedule, steps, start)
     alpha_bar = schedule.alpha_bar.tolist()
     x = x_T
     for t, u in pairwise(times):
@@ -116,16 +135,16 @@ def ddim(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int) -> Ten
 
 
 @torch.no_grad()
-def dpm_solver(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int) -> Tensor:
+def dpm_solver(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int, start: int | None = None) -> Tensor:
     """DPM-Solver++(2M) in `steps` estimates: Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
 
     The first step is of first order, and so is the last, from the least noise of the schedule to none: there the
     solution is the estimate itself. Error in between: second order in the step of lambda.
 
     Raises:
-        ValueError: if `steps` is not in 1 ... T.
+        ValueError: as `log_snr_times`.
     """
-    times = log_snr_times(schedule, steps)
+    times = log_snr_times(schedule, steps, start)
     half_log_snr, alpha_bar = schedule.half_log_snr, schedule.alpha_bar
     a, s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
     h = (half_log_snr[times[1:]] - half_log_snr[times[:-1]]).tolist()
@@ -141,35 +160,29 @@ def dpm_solver(estimate: Estimate, x_T: Tensor, schedule: Schedule, steps: int) 
     return estimate(x, times[-1])
 
 
-def _enough(schedule: Schedule, steps: int) -> int:
-    """The number of times T.
+def even_times(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """`steps` different times from `start` (None: T - 1) down, evenly spaced; all of them for steps = start + 1.
 
     Raises:
-        ValueError: if `steps` is not in 1 ... T.
+        ValueError: if `steps` is not in 1 ... start + 1.
     """
-    if not 1 <= steps <= schedule.steps:
-        raise ValueError(f"this model can be sampled in 1 to {schedule.steps} steps, not {steps}")
-    return schedule.steps
-
-
-def even_times(schedule: Schedule, steps: int) -> list[int]:
-    """`steps` different times from T - 1 down, evenly spaced; all of them for steps = T.
-
-    Raises:
-        ValueError: if `steps` is not in 1 ... T.
-    """
-    total = _enough(schedule, steps)
+    total = _times(schedule, steps, start)
     return [total - 1 - i * total // steps for i in range(steps)]
 
 
-def log_snr_times(schedule: Schedule, steps: int) -> list[int]:
+def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
     """`steps` different times, evenly spaced in lambda as far as whole numbers allow, from `LOWEST` to time 0.
 
+    Args:
+        schedule: of the model.
+        steps: how many.
+        start: the first of them, at which there is still signal; None: where lambda comes to `LOWEST`.
+
     Raises:
-        ValueError: if `steps` is not in 1 ... T.
+        ValueError: if `steps` is not in 1 ... start + 1.
     """
-    total = _enough(schedule, steps)
-    half_log_snr = schedule.half_log_snr
+    total = _times(schedule, steps, start)
+    half_log_snr = schedule.half_log_snr[:total]
     wanted = torch.linspace(max(LOWEST, float(half_log_snr[-1])), float(half_log_snr[0]), steps, dtype=torch.float64)
     # half_log_snr falls with time: the nearest time to each, searched for in the reverse
     after = torch.searchsorted(half_log_snr.flip(0), wanted).clamp(1, total - 1)
@@ -181,3 +194,13 @@ def log_snr_times(schedule: Schedule, steps: int) -> list[int]:
     for i in range(steps - 1, -1, -1):
         times[i] = max(times[i], steps - 1 - i)
     return times
+
+
+def _times(schedule: Schedule, steps: int, start: int | None) -> int:
+    """How many times there are from `start` (None: the last) down to 0."""
+    total = schedule.steps if start is None else start + 1
+    if not 1 <= total <= schedule.steps:
+        raise ValueError(f"time {start} of a schedule with the times 0 to {schedule.steps - 1}")
+    if not 1 <= steps <= total:
+        raise ValueError(f"this model can be sampled in 1 to {total} steps, not {steps}")
+    return total

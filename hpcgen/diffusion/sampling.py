@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcgen.diffusion.part import DiffusionPart
-from hpcgen.diffusion.samplers import Estimate, denoiser, guided, sample
+from hpcgen.diffusion.samplers import Estimate, denoise, denoiser, guided, sample
 from hpcgen.flow import seed_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,30 @@ class PartSampler:
         Raises:
             ValueError: if there are more ids than fit, or conditions are missing or not wanted.
         """
+        estimate, noise = self._prepared(ids, c, project)
+        return sample(self._settings.sampler, estimate, self.part.schedule, self._settings.steps, noise)
+
+    def redraw(self, ids: Sequence[str], x0: Tensor, start: int, c: Tensor | None = None) -> Tensor:
+        """As `draw`, from arrays x0 (M, *shape) under the noise of time `start` instead of from noise alone.
+
+        Of the steps asked for no more are taken than there are times up to `start`.
+
+        Raises:
+            ValueError: as `draw`, or for a time that the schedule does not have.
+        """
+        estimate, noise = self._prepared(ids, c, None)
+        schedule = self.part.schedule
+        alpha_bar = float(schedule.alpha_bar[start])
+        padded = torch.zeros(self._settings.micro_batch, *self.part.shape)
+        padded[: len(ids)] = x0
+        x_t = alpha_bar**0.5 * padded.to(self._device) + (1 - alpha_bar) ** 0.5 * noise()
+        steps = min(self._settings.steps, start + 1)
+        return denoise(self._settings.sampler, estimate, x_t, schedule, steps, noise, start)
+
+    def _prepared(
+        self, ids: Sequence[str], c: Tensor | None, project: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Estimate, Callable[[], Tensor]]:
+        """The estimate of x0 for these samples, and their noise."""
         size, layout = self._settings.micro_batch, self.part.condition
         if not 0 < len(ids) <= size:
             raise ValueError(f"{len(ids)} ids for a micro-batch of {size}")
@@ -80,13 +104,7 @@ class PartSampler:
         if project is not None:
             estimate = _then(estimate, project)
         noise = _noise([seed_of(self._seed, id_, f"noise:{self.part.name}") for id_ in ids], size, self.part.shape)
-        return sample(
-            self._settings.sampler,
-            estimate,
-            self.part.schedule,
-            self._settings.steps,
-            lambda: next(noise).to(self._device),
-        )
+        return estimate, lambda: next(noise).to(self._device)
 
 
 def _then(estimate: Estimate, project: Callable[[Tensor], Tensor]) -> Estimate:

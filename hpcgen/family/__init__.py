@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from hpcgen.train.part import Part
 
-FAMILIES = {"representation": "hpcgen.family.representation:RepresentationFamily"}
+FAMILIES = {
+    "representation": "hpcgen.family.representation:RepresentationFamily",
+    "pointcloud": "hpcgen.family.pointcloud:PointCloudFamily",
+}
 
 
 class Family(Protocol):
@@ -34,6 +37,9 @@ class Family(Protocol):
 
     A family is fitted to the training split, then lives in the checkpoint as `state()`; sampling and
     reconstruction restore it with `from_state`, so that they can never run with other settings than training.
+
+    A family whose samples are told something even if nothing is asked for has an attribute `always_told` that is true;
+    guidance then leads towards that.
     """
 
     name: str
@@ -158,4 +164,6 @@ def get_family(name: str) -> type[Family]:
     external = {e.name: e for e in entry_points(group="hpcgen.families")}
     if name in external:
         return external[name].load()
-    raise ConfigError(f"train.family is {name!r}", expected=f"one of {', '.join(sorted({*FAMILIES, *external}))}")
+    raise ConfigError(
+        f"there is no generator family {name!r}", expected=f"one of {', '.join(sorted({*FAMILIES, *external}))}"
+    )

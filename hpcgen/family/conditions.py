@@ -19,6 +19,8 @@ from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.data.properties import category_of
 from hpcgen.diffusion.conditions import ConditionLayout
 from hpcgen.errors import ConfigError, DataError
+from hpcgen.family import element_properties
+from hpcgen.represent.composition import order_elements
 
 ELEMENTS, N_ATOMS = "elements", "n_atoms"
 CENTRES = 12  # radial basis functions of a scalar
@@ -57,6 +59,50 @@ class ElementSet:
     def state(self) -> dict[str, Any]:
         """Plain numbers and text."""
         return {"kind": "elements", "elements": list(self.elements)}
+
+
+@dataclass(frozen=True)
+class SlotElements:
+    """The elements of a point cloud in the order of its slots: for each slot which one, and its properties.
+
+    One-hot numbers tell elements apart, properties carry over to those that are rare in the data; both are zero for a
+    slot that is empty. What is asked for is a set: the order of the slots follows from it.
+
+    Attributes:
+        elements: of the training split.
+        slots: elements of a cloud at most.
+    """
+
+    elements: tuple[int, ...]
+    slots: int
+
+    name = ELEMENTS
+
+    @property
+    def width(self) -> int:
+        """Numbers of all slots, and the presence flag."""
+        return self.slots * (len(self.elements) + len(element_properties.NAMES)) + 1
+
+    def encode(self, value: Any) -> FloatArray:
+        """(width,) of atomic numbers.
+
+        Raises:
+            ConfigError: for an element that does not occur in the training split, or for more than there are slots.
+        """
+        ElementSet(self.elements).encode(value)
+        ordered = order_elements(value)
+        if len(ordered) > self.slots:
+            raise ConfigError(
+                f"`{self.name}` names {len(ordered)} elements",
+                expected=f"at most {self.slots}, as the model was trained with",
+            )
+        which = np.array([np.eye(len(self.elements))[self.elements.index(z)] for z in ordered])
+        each = np.concatenate([which, element_properties.element_properties()[list(ordered)]], 1)
+        return np.concatenate([each.ravel(), np.zeros(self.width - each.size - 1), [1.0]])
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers and text."""
+        return {"kind": "slots", "elements": list(self.elements), "slots": self.slots}
 
 
 @dataclass(frozen=True)
@@ -142,7 +188,7 @@ class Category:
         return {"kind": "category", "name": self.name, "values": list(self.values)}
 
 
-Field = ElementSet | Scalar | Category
+Field = ElementSet | SlotElements | Scalar | Category
 
 
 @dataclass(frozen=True)
@@ -228,6 +274,8 @@ class Conditions:
             keys = {k: v for k, v in s.items() if k != "kind"}
             if s["kind"] == "elements":
                 fields.append(ElementSet(tuple(keys["elements"])))
+            elif s["kind"] == "slots":
+                fields.append(SlotElements(tuple(keys["elements"]), int(keys["slots"])))
             elif s["kind"] == "scalar":
                 fields.append(Scalar(**keys))
             else:

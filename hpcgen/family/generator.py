@@ -46,6 +46,11 @@ def make_generator(
     Raises:
         ConfigError: if the model does not know what is asked for, or cannot be asked for it.
     """
+    if request.among is not None:
+        raise ConfigError(
+            "samples are asked for by `among`, and this family draws the elements itself",
+            expected="`elements`, or train.family: pointcloud",
+        )
     return Joint(family, models[JOINT], how, request) if JOINT in models else Staged(family, models, how, request)
 
 

@@ -17,6 +17,7 @@ class Request:
     Attributes:
         counts: atoms of each element by atomic number; None: a model draws the composition.
         elements: atomic numbers that must occur, and no others; None: any.
+        among: atomic numbers of which those of each sample are a set; None: any.
         n_atoms: in the cell; None: any.
         lattice: given values of a, b, c (angstrom), alpha, beta, gamma (degrees); the others are drawn.
         columns: values of columns of the training data by name, such as `{"band_gap": 1.5}`.
@@ -24,6 +25,7 @@ class Request:
 
     counts: dict[int, int] | None = None
     elements: tuple[int, ...] | None = None
+    among: tuple[int, ...] | None = None
     n_atoms: int | None = None
     lattice: dict[str, float] = field(default_factory=dict)
     columns: dict[str, float | str] = field(default_factory=dict)
@@ -32,8 +34,8 @@ class Request:
     def of(cls, asked: Mapping[str, Any]) -> Request:
         """From a mapping as the configuration has it.
 
-        Keys: `formula` (of the cell: SrTiO3 has 5 atoms, Sr2Ti2O6 has 10), `elements`, `n_atoms`, `lattice`; every
-        other key is a column.
+        Keys: `formula` (of the cell: SrTiO3 has 5 atoms, Sr2Ti2O6 has 10), `elements`, `among`, `n_atoms`,
+        `lattice`; every other key is a column.
 
         Raises:
             ConfigError: for a value that cannot be read, or requests that contradict each other.
@@ -43,6 +45,9 @@ class Request:
         lattice = rest.pop("lattice", None) or {}
         counts = None if formula is None else _counts(formula)
         elements = None if symbols is None else _elements(symbols)
+        among = rest.pop("among", None)
+        if among is not None and (elements is not None or formula is not None):
+            raise ConfigError("`among` is given beside the elements themselves", remedy="give one of them")
         if n_atoms is not None and (isinstance(n_atoms, bool) or not isinstance(n_atoms, int) or n_atoms < 1):
             raise ConfigError(f"`n_atoms` is {n_atoms!r}", expected="a whole number of atoms in the cell")
         if not isinstance(lattice, Mapping) or set(lattice) - set(PARAMETER_NAMES):
@@ -59,7 +64,8 @@ class Request:
                     "otherwise",
                     remedy="give the formula alone",
                 )
-        return cls(counts, elements, n_atoms, {k: float(v) for k, v in lattice.items()}, rest)
+        palette = None if among is None else _elements(among, "among")
+        return cls(counts, elements, palette, n_atoms, {k: float(v) for k, v in lattice.items()}, rest)
 
 
 def _counts(formula: Any) -> dict[int, int]:
@@ -77,13 +83,13 @@ def _counts(formula: Any) -> dict[int, int]:
     return counts
 
 
-def _elements(symbols: Any) -> tuple[int, ...]:
+def _elements(symbols: Any, key: str = "elements") -> tuple[int, ...]:
     from ase.data import atomic_numbers
 
     listed = [symbols] if isinstance(symbols, str) else symbols
     if not isinstance(listed, list | tuple) or not listed or any(not atomic_numbers.get(s) for s in listed):
         raise ConfigError(
-            f"`elements` is {symbols!r}",
+            f"`{key}` is {symbols!r}",
             expected="element symbols such as [Sr, Ti, 'O'] (quote No and Y: YAML may read them as false and true)",
         )
     return tuple(sorted({atomic_numbers[s] for s in listed}))

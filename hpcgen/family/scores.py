@@ -63,12 +63,13 @@ def score(
         np.repeat(np.array(family.codec.elements)[e[c > 0]], c[c > 0]) for c, e in zip(counts, elements, strict=True)
     ]
     if part == COMPOSITION:
-        return _of_compositions(numbers)
+        return of_compositions(numbers)
     parameters = draw.parameters(draw.cells(ids, counts, elements), counts.sum(1))
     return {"density_distance": _density_distance(numbers, parameters, real)}
 
 
-def _of_compositions(numbers: Sequence[NDArray[Any]]) -> dict[str, float]:
+def of_compositions(numbers: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """Shares of compositions, (n,) atomic numbers each, that SMACT balances and that differ from the others."""
     different = {tuple(sorted(z.tolist())) for z in numbers}
     return {
         "valid_composition": float(np.mean([composition_valid(z) for z in numbers])),
@@ -94,10 +95,10 @@ def _of_samples(
         return out
     return {
         **out,
-        **_of_compositions([c.crystal.numbers for c in built]),
+        **of_compositions([c.crystal.numbers for c in built]),
         "residual": float(np.median([c.residual for c in built])),
-        "density_distance": _distance([c.crystal.density for c in built], [c.density for c in real]),
-        "nearest_distance": _distance(
+        "density_distance": distance([c.crystal.density for c in built], [c.density for c in real]),
+        "nearest_distance": distance(
             [c.crystal.smallest_distance() for c in built], [c.smallest_distance() for c in real]
         ),
     }
@@ -111,10 +112,11 @@ def _density_distance(
     cosines = np.cos(np.radians(parameters[:, 3:]))
     square = 1 - (cosines**2).sum(1) + 2 * cosines.prod(1)
     volume = a * b * c * np.sqrt(np.maximum(square, 1e-6))
-    return _distance((GRAMS * mass / volume).tolist(), [crystal.density for crystal in real])
+    return distance((GRAMS * mass / volume).tolist(), [crystal.density for crystal in real])
 
 
-def _distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Wasserstein distance between two distributions, in their unit."""
     from scipy.stats import wasserstein_distance
 
     return float(wasserstein_distance(ours, theirs))

@@ -28,7 +28,24 @@ def _resmlp(config: ModelConfig, shape: tuple[int, ...], condition_width: int) -
     return build(config, shape, condition_width)
 
 
-MODELS: dict[str, Builder] = {"unet1d": _unet1d, "resmlp": _resmlp}
+def _unet2d(config: ModelConfig, shape: tuple[int, ...], condition_width: int) -> nn.Module:
+    from hpcgen.models.unet2d import build
+
+    return build(config, shape, condition_width)
+
+
+def _transformer(config: ModelConfig, shape: tuple[int, ...], condition_width: int) -> nn.Module:
+    from hpcgen.models.transformer import build
+
+    return build(config, shape, condition_width)
+
+
+MODELS: dict[str, Builder] = {
+    "unet1d": _unet1d,
+    "resmlp": _resmlp,
+    "unet2d": _unet2d,
+    "transformer": _transformer,
+}
 
 
 def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0) -> nn.Module:

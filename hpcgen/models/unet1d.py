@@ -52,7 +52,7 @@ class WSConv1d(nn.Conv1d):
         return F.conv1d(x, weight, self.bias, self.stride, self.padding)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     """Eight groups, fewer where a group would hold less than four channels: one alone would lose its level."""
     return nn.GroupNorm(math.gcd(8, channels, max(1, channels // 4)), channels)
 
@@ -104,8 +104,8 @@ class ResnetBlock(nn.Module):
     def __init__(self, inside: int, outside: int, time_dim: int) -> None:
         super().__init__()
         self.time = nn.Linear(time_dim, 2 * outside)
-        self.conv1, self.norm1 = WSConv1d(inside, outside, 3, padding=1), _norm(outside)
-        self.conv2, self.norm2 = WSConv1d(outside, outside, 3, padding=1), _norm(outside)
+        self.conv1, self.norm1 = WSConv1d(inside, outside, 3, padding=1), group_norm(outside)
+        self.conv2, self.norm2 = WSConv1d(outside, outside, 3, padding=1), group_norm(outside)
         self.skip = nn.Conv1d(inside, outside, 1) if inside != outside else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -120,9 +120,9 @@ class LinearAttention(nn.Module):
     def __init__(self, channels: int, heads: int, dim: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * dim, 1, bias=False)
-        self.out = nn.Sequential(nn.Conv1d(dim, channels, 1), _norm(channels))
+        self.out = nn.Sequential(nn.Conv1d(dim, channels, 1), group_norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, length = x.shape

@@ -145,12 +145,20 @@ class RunData:
 
     @property
     def generated_count(self) -> int:
-        """Samples asked of the generator: the denominator of every share of 'everything generated'."""
+        """Samples asked of the generator, and those of other runs that were rebuilt with them: the denominator of every
+        share of 'everything generated'.
+        """
         for stage in ("sample", "reconstruct"):
             flow = self.flow(stage)
             if flow is not None:
-                return flow.entered
+                return flow.entered + (self.other_samples if stage == "sample" else 0)
         return len(self.rows)
+
+    @property
+    def other_samples(self) -> int:
+        """Samples of other runs (`reconstruct.more_samples`): what entered the reconstruction beside this run's own."""
+        own, all_of_them = self.flow("sample"), self.flow("reconstruct")
+        return 0 if own is None or all_of_them is None else max(0, all_of_them.entered - own.left)
 
 
 def collect(folder: Path, config: Config) -> RunData:

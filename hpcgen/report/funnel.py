@@ -35,12 +35,18 @@ class Step:
 
 
 def chain(data: RunData) -> list[Step]:
-    """From the samples to what is stable, unique and novel; stages without a balance are left out."""
+    """From the samples to what is stable, unique and novel; stages without a balance are left out.
+
+    Samples of other runs come in as a step of their own, which enters more than the one before left.
+    """
     steps = [
         Step(label, flow.entered, flow.left, flow.losses, stage)
         for stage, label in CHAIN.items()
         if (flow := data.flow(stage)) is not None
     ]
+    if data.other_samples:
+        entered = next(s.entered for s in steps if s.stage == "reconstruct")
+        steps.insert(1, Step(f"with {data.other_samples} samples of other runs", entered, entered))
     limit = stable_limit(data)
     rows = [r.stability for r in data.rows]
     stable = [s for s in rows if s.e_hull <= limit + TOLERANCE]

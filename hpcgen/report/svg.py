@@ -110,6 +110,12 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
     return _figure(body, f"{y_label} over {x_label}")
 
 
+def standalone(chart: Markup, css: str) -> str:
+    """A chart as a file of its own, with the style sheet of the pages."""
+    style = f"<style>{css} svg {{ background: var(--bg); }}</style>"
+    return str(chart).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
+
+
 class _Frame:
     """Data to picture coordinates, and the axes."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hpcgen.config import Config
+from hpcgen.config import Config, resolve_path
 from hpcgen.errors import Failure, RunFolderError
 from hpcgen.farm.lock import FILES as LOCK_FILES
 
@@ -103,6 +103,19 @@ class Context:
                 f"{self.folder} is not empty and holds no config.yaml, so it is not a run folder",
                 remedy="give an empty or new folder with --run-dir",
             )
+
+    def check_other_samples(self) -> None:
+        """Return if the samples of other runs are there: that they are not must show before a night of training.
+
+        Raises:
+            RunFolderError: if not.
+        """
+        for text in self.config.reconstruct.more_samples:
+            if not (path := resolve_path(text, self.config_dir)).exists():
+                raise RunFolderError(
+                    f"reconstruct.more_samples names {path}, which is not there",
+                    remedy="run that campaign first: `hpcgen run ITS_CONFIG --until sample`",
+                )
 
     def claim(self) -> None:
         """Make the run folder this configuration's, unless it is already. Overwrites nothing.

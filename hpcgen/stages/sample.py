@@ -98,23 +98,41 @@ def generator(trained: Checkpoint, config: Config, device: torch.device | str = 
     import torch
 
     from hpcgen.config import loads
-    from hpcgen.family import get_family
-    from hpcgen.family.draw import Trained
 
     settings, original = config.sample, loads(trained.config, "checkpoint.pt")
-    family = get_family(trained.family).from_state(trained.family_state)
     if settings.sampler != "ddpm" and settings.steps > original.diffusion.steps:
         raise ConfigError(
             f"sample.steps is {settings.steps}, and the model was trained with {original.diffusion.steps} noise levels",
             expected=f"at most {original.diffusion.steps}",
         )
-    if settings.guidance and not settings.conditions:
+    family, models = restored(trained, device)
+    if settings.guidance and not settings.conditions and not getattr(family, "always_told", False):
         raise ConfigError(
             f"sample.guidance is {settings.guidance}, and nothing is asked for",
             expected="0, or something in sample.conditions to be guided towards",
         )
+    draw = family.generator(models, seed=config.seed, settings=settings, device=device, conditions=settings.conditions)
+
+    def generate(ids: Sequence[str]) -> list[Any]:
+        with torch.inference_mode():
+            return draw(ids)
+
+    return generate
+
+
+def restored(trained: Checkpoint, device: torch.device | str = "cpu") -> tuple[Any, dict[str, Any]]:
+    """The family of a checkpoint, and its parts with the weights that sample, by name.
+
+    Raises:
+        CheckpointError: if the checkpoint lacks a part.
+    """
+    from hpcgen.config import loads
+    from hpcgen.family import get_family
+    from hpcgen.family.draw import Trained
+
+    family = get_family(trained.family).from_state(trained.family_state)
     models = {}
-    for part in family.parts(original):
+    for part in family.parts(loads(trained.config, "checkpoint.pt")):
         if part.name not in trained.parts:
             raise CheckpointError(
                 f"checkpoint.pt lacks the part {part.name}, it has {', '.join(trained.parts)}", remedy="train again"
@@ -124,13 +142,7 @@ def generator(trained: Checkpoint, config: Config, device: torch.device | str = 
         network.load_state_dict(state.ema)
         network.to(device).eval()
         models[part.name] = Trained(part, network, state.lower, state.upper)
-    draw = family.generator(models, seed=config.seed, settings=settings, device=device, conditions=settings.conditions)
-
-    def generate(ids: Sequence[str]) -> list[Any]:
-        with torch.inference_mode():
-            return draw(ids)
-
-    return generate
+    return family, models
 
 
 def seconds_per_sample(trained: Checkpoint, config: Config) -> float:

@@ -18,12 +18,14 @@ one; novelty is judged for every structurally valid candidate, whatever else is 
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 
 from hpcgen import flow, provenance, store
 from hpcgen.config import ScreenConfig
 from hpcgen.crystal import Crystal, space_group
+from hpcgen.family import get_family
 from hpcgen.flow import Candidate, Survivor
 from hpcgen.screen import composition_valid, find_duplicates, find_known, structure_problem
 from hpcgen.stages.context import Balance, Context
@@ -35,7 +37,14 @@ STAGE = "screen"
 
 
 def run(ctx: Context) -> Balance:
-    """Judge every candidate and write survivors.h5."""
+    """Judge every candidate and write survivors.h5.
+
+    Raises:
+        ConfigError: if `screen.max_residual` names a family that there is not.
+    """
+    if isinstance(ctx.config.screen.max_residual, dict):
+        for name in ctx.config.screen.max_residual:
+            get_family(name)  # a name with a slip would keep everything
     candidates_file, dataset_file = ctx.path("candidates.h5"), ctx.path("dataset.h5")
     with store.open(candidates_file, Candidate) as f:
         candidates = list(f)
@@ -66,7 +75,8 @@ def judge(
     reasons = []
     for candidate, d, composition in zip(candidates, distance, balanced, strict=True):
         reason = structure_problem(candidate.crystal, config.min_distance, d)
-        if not reason and config.max_residual is not None and not candidate.residual <= config.max_residual:
+        limit = config.residual_limit(candidate.family)
+        if not reason and limit < math.inf and not candidate.residual <= limit:
             reason = "residual-too-high"
         if not reason and config.require_valid_composition and not composition:
             reason = "composition-invalid"

@@ -105,7 +105,7 @@ def test_state_and_choice_of_fields(conditions: Conditions) -> None:
 
 def test_requests_are_read() -> None:
     request = Request.of({"elements": ["Sr", "O"], "n_atoms": 4, "lattice": {"a": 4, "alpha": 90.0}, "band_gap": 1})
-    assert request == Request(None, (8, 38), 4, {"a": 4.0, "alpha": 90.0}, {"band_gap": 1})
+    assert request == Request(None, (8, 38), None, 4, {"a": 4.0, "alpha": 90.0}, {"band_gap": 1})
     assert Request.of({"formula": "Sr2Ti2O6"}).counts == {38: 2, 22: 2, 8: 6}
     assert Request.of({}) == Request()
 

@@ -216,6 +216,7 @@ def test_numbers_that_are_not_finite_are_failures(
         ({"formula": "Na6Cl6"}, ["12 atoms"]),
         ({"lattice": {"a": 3, "b": 3, "c": 3, "alpha": 170, "beta": 20, "gamma": 20}}, ["no cell"]),
         ({"n_atoms": 5}, ["no composition", "5 atoms"]),
+        ({"among": ["Na", "Cl"]}, ["`among`", "pointcloud"]),
         ({"elements": ["Na", "Cl"], "n_atoms": 4}, ["4 atoms and 2 elements"]),
     ],
     ids=str,

@@ -101,7 +101,7 @@ def test_shapes_that_do_not_fit_are_refused():
 
 def test_unknown_network_names_those_there_are():
     with pytest.raises(ConfigError, match=r"one of .*unet1d"):
-        models.build(ModelConfig.model_construct(name="transformer"), (10,))
+        models.build(ModelConfig.model_construct(name="perceptron"), (10,))
 
 
 def test_another_network_can_be_registered(monkeypatch):

@@ -52,6 +52,20 @@ def test_funnel_balances_from_end_to_end(data):
     assert [s.stage for s in funnel.side(data)] == ["data", "train", "reference"]
 
 
+def test_samples_of_other_runs_are_generated_too(data):
+    """10 more entered the reconstruction than this run has drawn: every share is of 30, and the funnel says so."""
+    flows = [
+        replace(f, entered=f.entered + 10, left=f.left + 10) if f.stage == "reconstruct" else f for f in data.flows
+    ]
+    mixed = replace(data, flows=flows)
+    assert (data.other_samples, mixed.other_samples, mixed.generated_count) == (0, 10, 30)
+    assert thresholds(mixed)[1].of_generated == 4 / 30
+    assert "30 samples generated" in lines(mixed)[0]
+    first, others, rebuilt = funnel.chain(mixed)[:3]
+    assert (first.entered, others.label, others.left) == (20, "with 10 samples of other runs", first.left + 10)
+    assert rebuilt.entered == others.left
+
+
 def test_summary_is_that_of_the_finished_report(tmp_path):
     config = make_run(tmp_path, relaxed=2)
     assert report.summary(tmp_path) == []
