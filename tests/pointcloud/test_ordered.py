@@ -69,6 +69,19 @@ def test_where_atoms_are_smeared_the_order_still_tells_them_apart() -> None:
     assert right["clusters"] <= 5
 
 
+@pytest.mark.parametrize("drift", [0.6, 1.2, 1.6])
+def test_atoms_that_drift_along_their_points_are_not_cut_into_many(drift: float) -> None:
+    """Sixteen atoms in a row explain such points better than two; but no two atoms lie so near to each other."""
+    real = Crystal(np.diag([4.0, 4.1, 4.2]), [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]], [55, 17])
+    slots = order_elements(real.numbers.tolist())
+    cloud = CODEC.encode(real, slots)
+    along = np.tile(np.linspace(-0.5, 0.5, 64), 2)[:, None] * [drift / 4.0, 0, 0]
+    noise = 0.01 * np.random.default_rng(0).standard_normal(cloud.position.shape)
+    found = decode_ordered(cloud._replace(position=(cloud.position + along + noise) % 1), slots, SCALES)
+    assert isinstance(found, Decoded)
+    assert sorted(found.crystal.numbers.tolist()) == [17, 55]
+
+
 def test_strays_are_counted_and_do_no_harm() -> None:
     real = crystal(6, 5)
     slots = order_elements(real.numbers.tolist())
