@@ -22,8 +22,9 @@ from hpcgen.represent.lattice import build_lattice
 # Errors of neighbouring points are alike, so they count for less than as many independent ones would.
 POSITIONS, ELEMENTS = 0.25, 0.5  # share of the points that positions and elements count for
 FLOOR, ELEMENT_FLOOR = 0.1, 0.02  # angstrom, and in units of a likelihood: widths below are as good as none
-NEAREST = 0.7  # angstrom: atoms nearer than this are one atom that was cut
-CUT, DISORDER = 50.0, 20.0  # nats that such atoms cost, and elements that are not in the order of their slots
+NEAREST = 0.8  # angstrom: atoms nearer than this are one atom that was cut
+CROWDED = 100.0  # nats that two atoms in one place cost, falling to nothing at `NEAREST`
+DISORDER = 20.0  # nats that elements cost that are not in the order of their slots
 STRAY = 4.0  # root mean square distances from which on a point belongs to no atom
 
 
@@ -126,8 +127,7 @@ def _evidence(
         out[i] -= 1.5 * n * np.log(POSITIONS * points)
         a, b = np.triu_indices(n, 1)
         between = np.einsum("ki,ij->kj", _wrapped(mean[these][a] - mean[these][b]), lattice)
-        if n > 1 and np.sqrt((between**2).sum(1).min()) < NEAREST:
-            out[i] -= CUT
+        out[i] -= CROWDED * np.maximum(0.0, 1.0 - np.sqrt((between**2).sum(1)) / NEAREST).sum()
         if (np.diff(kind[these]) < 0).any():
             out[i] -= DISORDER
     return out

@@ -69,6 +69,19 @@ def test_where_atoms_are_smeared_the_order_still_tells_them_apart() -> None:
     assert right["clusters"] <= 5
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_atoms_whose_tokens_lie_apart_are_not_cut_into_many(seed: int) -> None:
+    """Sixteen atoms explain such points best; but no two atoms lie so near to each other."""
+    real = Crystal(np.diag([4.0, 4.1, 4.2]), [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]], [55, 17])
+    slots = order_elements(real.numbers.tolist())
+    rng = np.random.default_rng(seed)
+    cloud = CODEC.encode(real, slots)
+    away = np.repeat(0.46 * rng.standard_normal((16, 3)), 8, axis=0) + 0.01 * rng.standard_normal((128, 3))
+    found = decode_ordered(cloud._replace(position=(cloud.position + away / 4.1) % 1), slots, SCALES)
+    assert isinstance(found, Decoded)
+    assert sorted(found.crystal.numbers.tolist()) == [17, 55]
+
+
 def test_strays_are_counted_and_do_no_harm() -> None:
     real = crystal(6, 5)
     slots = order_elements(real.numbers.tolist())
