@@ -36,7 +36,8 @@ class HullConfig(Section):
     """The reference set, and how it is compared."""
 
     reference: str = Field(
-        "self", description="`self`: elements and training structures by the same potential; or a path"
+        "self",
+        description="`self`: elements and training structures by the same potential; or a .h5, .csv or .json file",
     )
     elements: str | None = Field(
         None, description="elemental ComputedEntries (json.gz) for a CSV of formation energies"

@@ -25,6 +25,7 @@ ALREADY_CORRECTED = "already-corrected"
 RUN_TYPE = "wrong-functional"
 POTCAR = "wrong-potcar"
 HUBBARD_U = "wrong-u"
+NO_STRUCTURE = "no-structure"
 UNCORRECTABLE = "not-correctable"
 
 _SAME_FUNCTIONAL = {"PBE": "GGA", "PBE+U": "GGA+U"}
@@ -35,7 +36,8 @@ class RefusedError(Exception):
     """An energy that MP2020 does not hold for.
 
     Attributes:
-        kind: for the balance: `already-corrected`, `wrong-functional`, `wrong-potcar`, `wrong-u`, `not-correctable`.
+        kind: for the balance: `already-corrected`, `wrong-functional`, `wrong-potcar`, `wrong-u`, `no-structure`,
+            `not-correctable`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -137,6 +139,12 @@ def _adjustments(entry: ComputedEntry, check_potcar: bool) -> tuple[tuple[str, f
     u = {symbol: u for symbol, u in (entry.parameters.get("hubbards") or {}).items() if u}
     if u and len(entry.composition) == 1:  # which pymatgen lets pass
         raise RefusedError(HUBBARD_U, f"{entry.entry_id}: an element run with U ({u}); Materials Project uses none")
+    for symbol, key in (("S", "sulfide_type"), ("O", "oxide_type")):
+        # by the formula alone pymatgen takes every sulfate for a sulfide, which is off by 0.503 eV per S
+        compound = symbol in entry.composition and len(entry.composition) > 1
+        if compound and not hasattr(entry, "structure") and not entry.data.get(key):
+            text = f"{entry.entry_id} has neither a structure nor a {key}, on which its correction depends"
+            raise RefusedError(NO_STRUCTURE, text)
     copy = entry.copy()
     copy.data = dict(entry.data)  # pymatgen writes oxidation states into it
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ system, is the list of its competitors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -87,19 +87,22 @@ class Hulls:
         self._parsed = parsed
         self._competitors = lru_cache(KEPT_SYSTEMS)(self._assemble)
 
+    def above(self, fractions: Mapping[str, float], energy_per_atom: float) -> float:
+        """Energy above the hull of the reference alone, eV/atom, from atomic fractions by symbol.
+
+        Raises:
+            MissingElementError: if the reference has no entry for one of its elements.
+        """
+        system, x, formation = self._point(fractions, energy_per_atom)
+        return _exact(formation - _lowest(self._competitors(system)[0], x)[2])
+
     def judge(self, composition: Composition, energy_per_atom: float) -> Verdict:
         """Where a phase of this composition and energy (eV/atom) lies.
 
         Raises:
             MissingElementError: if the reference has no entry for one of its elements.
         """
-        fractions = _fractions(composition)
-        system = tuple(sorted(fractions))
-        missing = [symbol for symbol in system if symbol not in self.elements]
-        if missing:
-            raise MissingElementError(f"the reference has no entry for the element {' and '.join(missing)}")
-        x = np.array([fractions[symbol] for symbol in system])
-        formation = float(energy_per_atom - sum(fractions[symbol] * self.elements[symbol] for symbol in system))
+        system, x, formation = self._point(_fractions(composition), energy_per_atom)
         known, all_known = self._competitors(system)
         basis, shares, hull = _lowest(known, x)
         own = hull if all_known is known else _lowest(all_known, x)[2]
@@ -131,6 +134,15 @@ class Hulls:
 
         compositions = [(Composition(e.formula), e) for e in self.entries(system)]
         return PhaseDiagram([PDEntry(c, e.energy_per_atom * c.num_atoms, e.entry_id) for c, e in compositions])
+
+    def _point(self, fractions: Mapping[str, float], energy: float) -> tuple[System, np.ndarray, float]:
+        """Chemical system, (k,) atomic fractions and formation energy."""
+        system = tuple(sorted(fractions))
+        missing = [symbol for symbol in system if symbol not in self.elements]
+        if missing:
+            raise MissingElementError(f"the reference has no entry for the element {' and '.join(missing)}")
+        x = np.array([fractions[symbol] for symbol in system])
+        return system, x, float(energy - sum(fractions[symbol] * self.elements[symbol] for symbol in system))
 
     def _assemble(self, system: System) -> tuple[Competitors, Competitors]:
         """The reference's competitors, elements first; and the same with the own candidates, if there are any."""

@@ -21,7 +21,7 @@ STALLED = 20  # steps without gain before Bland's rule, which cannot cycle, take
 
 
 @njit(cache=True)
-def lowest_mixture(a: FloatArray, e: FloatArray, b: FloatArray, limit: int):  # type: ignore[no-untyped-def]
+def lowest_mixture(a: FloatArray, e: FloatArray, b: FloatArray, limit: int):
     """The lowest mixture of phases with a given composition.
 
     Args:
