@@ -25,7 +25,7 @@ from hpcgen import flow, provenance, store
 from hpcgen.config import ScreenConfig
 from hpcgen.crystal import Crystal
 from hpcgen.flow import Candidate, Survivor
-from hpcgen.screen import composition_valid, find_duplicates, find_known, spacegroup, structure_problem
+from hpcgen.screen import Effort, composition_valid, find_duplicates, find_known, spacegroup, structure_problem
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
 
@@ -40,7 +40,9 @@ def run(ctx: Context) -> Balance:
     with store.open(candidates_file, Candidate) as f:
         candidates = list(f)
     training = [crystal for _, crystal in training_structures(ctx)]
-    survivors = judge(candidates, training, ctx.config.screen, ctx.config.identity(STAGE))
+    uniqueness, novelty = Effort(), Effort()
+    identity = ctx.config.identity(STAGE)
+    survivors = judge(candidates, training, ctx.config.screen, identity, uniqueness, novelty)
     dropped = [s.reason for s in survivors if not s.kept]
     balance = Balance.of(STAGE, len(survivors), len(survivors) - len(dropped), dropped)
     inputs = {p.name: store.content_digest(p) for p in (candidates_file, dataset_file)}
@@ -49,15 +51,28 @@ def run(ctx: Context) -> Balance:
         Survivor,
         survivors,
         header=provenance.header(ctx.config, inputs),
-        attrs={"balance": balance.to_json()},
+        attrs={"balance": balance.to_json(), "uniqueness": str(uniqueness), "novelty": str(novelty)},
     )
     return balance
 
 
 def judge(
-    candidates: list[Candidate], training: list[Crystal], config: ScreenConfig, run_digest: str
+    candidates: list[Candidate],
+    training: list[Crystal],
+    config: ScreenConfig,
+    run_digest: str,
+    uniqueness: Effort | None = None,
+    novelty: Effort | None = None,
 ) -> list[Survivor]:
-    """The verdict on each candidate, in order. `training`: the crystals that novelty is judged against."""
+    """The verdict on each candidate, in order.
+
+    Args:
+        candidates: all of them.
+        training: the crystals that novelty is judged against.
+        config: the rules.
+        run_digest: for the ids of the records.
+        uniqueness, novelty: what was compared is added to them.
+    """
     crystals = [c.crystal for c in candidates]
     distance = [c.smallest_distance() for c in crystals]
     balanced = [composition_valid(c.numbers) for c in crystals]
@@ -74,11 +89,11 @@ def judge(
 
     novel = np.zeros(len(candidates), dtype=bool)
     checked = np.flatnonzero(sound)
-    novel[checked] = ~np.array(find_known([crystals[i] for i in checked], training), dtype=bool)
+    novel[checked] = ~np.array(find_known([crystals[i] for i in checked], training, novelty), dtype=bool)
 
     duplicate_of = [""] * len(candidates)
     passed = [i for i, reason in enumerate(reasons) if not reason]
-    for i, earlier in zip(passed, find_duplicates([crystals[i] for i in passed]), strict=True):
+    for i, earlier in zip(passed, find_duplicates([crystals[i] for i in passed], uniqueness), strict=True):
         if earlier >= 0:
             duplicate_of[i] = candidates[passed[earlier]].id
             if config.require_unique:
