@@ -19,7 +19,7 @@ from hpcgen import flow, provenance, store
 from hpcgen.crystal import Crystal, composition_of
 from hpcgen.errors import Failure, RunFolderError, ThermoError
 from hpcgen.flow import Relaxation, Stability
-from hpcgen.screen import find_duplicates, find_known, spacegroup
+from hpcgen.screen import Effort, find_duplicates, find_known, spacegroup
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
 from hpcgen.thermo import Hulls, MissingElementError, Programme, ReferenceSet, compare
@@ -27,7 +27,7 @@ from hpcgen.thermo import Hulls, MissingElementError, Programme, ReferenceSet, c
 log = logging.getLogger("hpcgen")
 
 STAGE = "hull"
-SUN_E_HULL = 0.1  # eV/atom, MatterGen's threshold of stability
+SUN_E_HULL = 0.1 + 1e-9  # eV/atom, MatterGen's threshold of stability; rounding must not decide
 VERIFIED = 1e-8  # eV/atom that energies above the hull and linear programmes may differ by
 
 
@@ -45,7 +45,11 @@ def run(ctx: Context) -> Balance:
     reference = ReferenceSet.read(reference_file)
     comparison = compare(scale, reference.scale)
     training = [crystal for _, crystal in training_structures(ctx)]
-    verdicts = judge(relaxations, reference, training, comparison.label, ctx.config.identity(STAGE))
+    uniqueness, novelty = Effort(), Effort()
+    identity = ctx.config.identity(STAGE)
+    verdicts = judge(
+        relaxations, reference, training, comparison.label, identity, uniqueness=uniqueness, novelty=novelty
+    )
     stable = [v for v in verdicts if isinstance(v, Stability)]
     failures = [v for v in verdicts if isinstance(v, Failure)]
     balance = Balance.of(STAGE, len(relaxations), len(stable), failures)
@@ -66,6 +70,8 @@ def run(ctx: Context) -> Balance:
             "sun": sum(v.sun for v in stable),
             "new_stable": sum(v.new_stable for v in stable),
             "submitted": ctx.config.sample.n,
+            "uniqueness": str(uniqueness),
+            "novelty": str(novelty),
         },
     )
     lowest = [v.formula for v in stable if v.new_stable]
@@ -80,7 +86,10 @@ def judge(
     training: Sequence[Crystal],
     label: str,
     run_digest: str,
+    *,
     corrections: Mapping[str, float] | None = None,
+    uniqueness: Effort | None = None,
+    novelty: Effort | None = None,
 ) -> list[Stability | Failure]:
     """The verdict on each relaxed crystal, in order.
 
@@ -91,13 +100,14 @@ def judge(
         label: `same-scale` or `screening`, of `thermo.compare`.
         run_digest: for the ids of the records.
         corrections: eV that the energy of a relaxation (by id) already holds beside what its calculator computed.
+        uniqueness, novelty: what was compared is added to them.
     """
     crystals = [r.crystal for r in relaxations]
     compositions = [composition_of(c.numbers) for c in crystals]
     energies = [r.energy / len(r.crystal) for r in relaxations]
     hulls = Hulls(reference, zip(compositions, energies, strict=True))
-    earlier = find_duplicates(crystals)
-    known = find_known(crystals, training)
+    earlier = find_duplicates(crystals, uniqueness)
+    known = find_known(crystals, training, novelty)
     digest = reference.digest
     out: list[Stability | Failure] = []
     for i, r in enumerate(relaxations):
