@@ -1,22 +1,34 @@
-"""A fingerprint of a crystal by which most pairs are told apart without superposing them.
+"""Numbers of a crystal that tell which others it may equal, and which it most likely equals.
 
-Average minimum distances (Widdowson et al., MATCH 87, 529, 2022), one row per element: the distances from an atom to
-its nearest neighbours of any kind, in order, averaged over the atoms of the element, in units of (V/N)^(1/3). They
-depend neither on the choice of cell nor on the order of atoms, and change little where atoms move little.
+`minima`: StructureMatcher maps one lattice onto the other by vectors whose lengths differ by less than a factor
+1 + ltol from those of a reduced basis. So the i-th successive minimum of the first lattice is at most 1 + ltol times
+that of the second (both at equal volume); where it is not, the pair cannot match, and need not be superposed.
+
+`fingerprint`: average minimum distances (Widdowson et al., MATCH 87, 529, 2022), one row per element: the distances
+from an atom to its nearest neighbours of any kind, in order, averaged over the atoms of the element, in units of
+(V/N)^(1/3). They depend neither on the choice of cell nor on the order of atoms. Crystals that match may differ much
+in them (graphites with other spacings), so that they only say which pair to try first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcgen.crystal import Crystal, FloatArray
 
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
 NEIGHBOURS = 16
-FAR = 0.25
-"""Difference beyond which two crystals of one formula are not compared."""
 _FIRST_RADIUS = 1.9  # of (V/N)^(1/3): a sphere with 29 atoms on average
+
+
+def minima(reduced: Structure) -> FloatArray:
+    """(3,) successive minima of the lattice in order, unit V^(1/3). `reduced`: a Niggli-reduced primitive cell."""
+    return np.sort(reduced.lattice.get_niggli_reduced_lattice().abc) / reduced.volume ** (1 / 3)
 
 
 def fingerprint(crystal: Crystal) -> FloatArray:

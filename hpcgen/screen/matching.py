@@ -5,24 +5,25 @@ length, stol 0.3 of the mean free length per atom, angle_tol 5 degrees, volumes 
 MatterGen's protocol for uniqueness and novelty uses the same matcher. CDVAE's reconstruction metric is laxer
 (stol 0.5, angle_tol 10, ltol 0.3) and is not used here.
 
-Only pairs of one reduced formula are looked at, of these only those whose fingerprints are less than `FAR` apart, and
-of these only those with equally many atoms in their primitive cells. The first and the last the matcher would refuse
-itself; `FAR` was measured (docs/stability.md says on what). Cells are reduced once per crystal, and only of crystals
-that are compared at all.
+Only pairs of one reduced formula and equally many atoms per primitive cell are looked at, of these only those whose
+lattices the matcher can map onto each other (`fingerprint.minima`): it would refuse all others itself, so nothing of
+this changes an answer. Of those left the most alike (`fingerprint.fingerprint`) are compared first, since one match is
+enough. Cells are reduced once per crystal instead of once per comparison.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcgen.crystal import Crystal, to_structure
-from hpcgen.screen.fingerprint import FAR, differences, fingerprint
+from hpcgen.screen.fingerprint import differences, fingerprint, minima
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -31,26 +32,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("hpcgen")
 
 
+LTOL = 0.2
+
+
 @dataclass
 class Effort:
     """What was compared.
 
     Attributes:
         all_pairs: pairs that a comparison of everything would look at.
-        same_formula: of these, pairs of one reduced formula that were looked at.
-        far_apart: of these, told apart by their fingerprints.
-        comparisons: pairs handed to StructureMatcher.
+        alike: of these, pairs of one reduced formula and equally many atoms in the primitive cell.
+        other_lattice: of these, pairs whose lattices cannot be mapped onto each other.
+        comparisons: pairs handed to StructureMatcher; the rest came after a match.
     """
 
     all_pairs: int = 0
-    same_formula: int = 0
-    far_apart: int = 0
+    alike: int = 0
+    other_lattice: int = 0
     comparisons: int = 0
 
     def __str__(self) -> str:
         return (
-            f"{self.comparisons} comparisons of {self.all_pairs} pairs: {self.same_formula} of one formula, "
-            f"{self.far_apart} of them told apart by fingerprint"
+            f"{self.comparisons} comparisons instead of {self.all_pairs}: {self.alike} pairs of one formula and number "
+            f"of atoms, {self.other_lattice} of them told apart by their lattices"
         )
 
 
@@ -60,7 +64,7 @@ class Matcher:
     def __init__(self) -> None:
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
-        self._matcher: StructureMatcher = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)
+        self._matcher: StructureMatcher = StructureMatcher(ltol=LTOL, stol=0.3, angle_tol=5)
 
     def reduce(self, crystal: Crystal) -> Structure:
         """Its primitive Niggli cell, as the matcher makes it; as it stands where a flat cell has none."""
@@ -79,71 +83,68 @@ class Matcher:
             return bool(self._matcher.fit(a, b, skip_structure_reduction=True))
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """A crystal as it is compared: its reduced cell, its lattice's minima and its fingerprint."""
+
+    structure: Structure
+    minima: np.ndarray
+    print: np.ndarray
+
+    @classmethod
+    def of(cls, crystal: Crystal, matcher: Matcher) -> _Reduced:
+        structure = matcher.reduce(crystal)
+        return cls(structure, minima(structure), fingerprint(crystal))
+
+
 class _Bucket:
-    """Crystals of one reduced formula.
+    """Crystals of one reduced formula and one number of atoms in the primitive cell."""
 
-    Attributes:
-        members: their indices among all that were given.
-        crystals: the crystals.
-        prints: their fingerprints.
-        reduced: their reduced cells, as far as they were needed.
-    """
+    def __init__(self) -> None:
+        self.members: list[int] = []
+        self._crystals: list[_Reduced] = []
 
-    members: list[int] = field(default_factory=list)
-    crystals: list[Crystal] = field(default_factory=list)
-    prints: list[np.ndarray] = field(default_factory=list)
-    reduced: dict[int, Structure] = field(default_factory=dict)
-
-    def add(self, index: int, crystal: Crystal, own: np.ndarray) -> None:
+    def add(self, index: int, crystal: _Reduced) -> None:
         self.members.append(index)
-        self.crystals.append(crystal)
-        self.prints.append(own)
+        self._crystals.append(crystal)
 
-    def find(
-        self, crystal: Crystal, own: np.ndarray, matcher: Matcher, effort: Effort, *, nearest_first: bool
-    ) -> tuple[int, Structure | None]:
-        """Index of a member that the crystal equals, or -1; and the crystal's reduced cell if it was made."""
-        apart = differences(own, self.prints)
-        near = np.flatnonzero(apart <= FAR)
-        effort.same_formula += len(apart)
-        effort.far_apart += len(apart) - len(near)
-        structure = None
-        for i in near[np.argsort(apart[near], kind="stable")] if nearest_first else near:
-            structure = structure or matcher.reduce(crystal)
-            if i not in self.reduced:
-                self.reduced[i] = matcher.reduce(self.crystals[i])
-            if len(self.reduced[i]) != len(structure):
-                continue
+    def find(self, crystal: _Reduced, matcher: Matcher, effort: Effort) -> int:
+        """Index of a member that the crystal equals, or -1."""
+        if not self.members:
+            return -1
+        lattices = np.array([c.minima for c in self._crystals])
+        possible = np.flatnonzero((lattices <= (1 + LTOL) * (1 + 1e-9) * crystal.minima).all(axis=1))
+        effort.alike += len(lattices)
+        effort.other_lattice += len(lattices) - len(possible)
+        apart = differences(crystal.print, [self._crystals[i].print for i in possible])
+        for i in possible[np.argsort(apart, kind="stable")]:
             effort.comparisons += 1
-            if matcher.equal(self.reduced[i], structure):
-                return self.members[i], structure
-        return -1, structure
+            if matcher.equal(self._crystals[i].structure, crystal.structure):
+                return self.members[i]
+        return -1
 
 
 def find_duplicates(crystals: Sequence[Crystal], effort: Effort | None = None) -> list[int]:
-    """For each crystal the index of the earlier crystal that it equals, or -1.
+    """For each crystal the index of an earlier crystal that it equals, the most alike, or -1.
 
     The matcher's equality is not transitive, so a crystal is compared only with earlier ones that are unique
     themselves, in order: the index returned always belongs to a crystal marked -1. `effort` is added to.
     """
     effort = Effort() if effort is None else effort
     effort.all_pairs += len(crystals) * (len(crystals) - 1) // 2
-    matcher, buckets = Matcher(), dict[str, _Bucket]()
+    matcher = Matcher()
+    buckets: dict[tuple[str, int], _Bucket] = defaultdict(_Bucket)
     formulas = [crystal.formula for crystal in crystals]
     several = _repeated(formulas)
     answer = []
     for index, (crystal, formula) in enumerate(zip(crystals, formulas, strict=True)):
-        if formula not in several:
-            answer.append(-1)
-            continue
-        bucket = buckets.setdefault(formula, _Bucket())
-        own = fingerprint(crystal)
-        earlier, structure = bucket.find(crystal, own, matcher, effort, nearest_first=False)
-        if earlier < 0:
-            if structure is not None:
-                bucket.reduced[len(bucket.members)] = structure
-            bucket.add(index, crystal, own)
+        earlier = -1
+        if formula in several:
+            reduced = _Reduced.of(crystal, matcher)
+            bucket = buckets[formula, len(reduced.structure)]
+            earlier = bucket.find(reduced, matcher, effort)
+            if earlier < 0:
+                bucket.add(index, reduced)
         answer.append(earlier)
     log.info("uniqueness of %d crystals: %s", len(answer), effort)
     return answer
@@ -152,28 +153,28 @@ def find_duplicates(crystals: Sequence[Crystal], effort: Effort | None = None) -
 def find_known(crystals: Sequence[Crystal], references: Iterable[Crystal], effort: Effort | None = None) -> list[bool]:
     """Whether each crystal equals one of the references. `effort` is added to.
 
-    References of a formula that no crystal has are not kept; pass them lazily if they are many.
+    References of a formula that no crystal has are not even reduced; pass them lazily if they are many.
     """
     effort = Effort() if effort is None else effort
-    formulas = [crystal.formula for crystal in crystals]
-    buckets: dict[str, _Bucket] = {formula: _Bucket() for formula in formulas}
-    total = 0
-    for reference in references:
-        total += 1
-        bucket = buckets.get(reference.formula)
-        if bucket is not None:
-            bucket.add(total - 1, reference, fingerprint(reference))
-    effort.all_pairs += len(crystals) * total
     matcher = Matcher()
+    buckets: dict[tuple[str, int], _Bucket] = defaultdict(_Bucket)
+    formulas = [crystal.formula for crystal in crystals]
+    wanted, with_reference, total = set(formulas), set(), 0
+    for reference in references:
+        formula = reference.formula
+        if formula in wanted:
+            reduced = _Reduced.of(reference, matcher)
+            buckets[formula, len(reduced.structure)].add(total, reduced)
+            with_reference.add(formula)
+        total += 1
+    effort.all_pairs += len(crystals) * total
     answer = []
     for crystal, formula in zip(crystals, formulas, strict=True):
-        bucket = buckets[formula]
-        if not bucket.members:
+        if formula not in with_reference:
             answer.append(False)
             continue
-        # the nearest is most likely the same, and one is enough
-        found, _ = bucket.find(crystal, fingerprint(crystal), matcher, effort, nearest_first=True)
-        answer.append(found >= 0)
+        reduced = _Reduced.of(crystal, matcher)
+        answer.append(buckets[formula, len(reduced.structure)].find(reduced, matcher, effort) >= 0)
     log.info("novelty of %d crystals among %d references: %s", len(answer), total, effort)
     return answer
 

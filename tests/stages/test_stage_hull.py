@@ -88,7 +88,7 @@ def test_verdicts(tmp_path: Path) -> None:
     assert (attrs["sun"], attrs["new_stable"], attrs["submitted"]) == (1, 2, Config().sample.n)
     assert [r.competitors for r in records] == ["mp-2"] * 3
     assert {r.correction for r in records} == {0.0}
-    assert attrs["uniqueness"].startswith("2 comparisons of 6 pairs")
+    assert attrs["uniqueness"].startswith("2 comparisons instead of 6")
 
 
 def test_verify_by_linear_programmes(tmp_path: Path) -> None:
