@@ -106,15 +106,14 @@ class Hulls:
         known, all_known = self._competitors(system)
         basis, shares, hull = _lowest(known, x)
         own = hull if all_known is known else _lowest(all_known, x)[2]
-        parts = zip(basis, shares, strict=True)
-        order = [(-round(float(s), 6), self._formula(known, b), self._id(known, b)) for b, s in parts]
-        phases = [(formula, -share, name) for share, formula, name in sorted(order) if -share > _SHARE]
+        parts = [(-round(float(s), 6), known.index[b]) for b, s in zip(basis, shares, strict=True) if s > _SHARE]
+        named = sorted((share, self._formula(i), self.reference.entries[i].entry_id) for share, i in parts)
         return Verdict(
             e_hull=_exact(formation - hull),
             e_hull_self=max(0.0, _exact(formation - own)),
             formation_energy=formation,
-            decomposition=decomposition_text([(formula, share) for formula, share, _ in phases]),
-            competitors=" + ".join(name for _, _, name in phases),
+            decomposition=decomposition_text([(formula, -share) for share, formula, _ in named]),
+            competitors=" + ".join(name for _, _, name in named),
             reference_entries=known.total,
         )
 
@@ -155,6 +154,8 @@ class Hulls:
             np.concatenate([elements, known.index]).astype(np.int64),
             known.total,
         )
+        if not len(self._own):
+            return known, known
         own = self._own.inside(system)
         if not len(own.energies):
             return known, known
@@ -164,11 +165,8 @@ class Hulls:
     def _energy(self, i: int) -> float:
         return self.reference.entries[i].energy_per_atom
 
-    def _formula(self, known: Competitors, phase: int) -> str:
-        return _reduced(self.reference.entries[known.index[phase]].formula)
-
-    def _id(self, known: Competitors, phase: int) -> str:
-        return self.reference.entries[known.index[phase]].entry_id
+    def _formula(self, entry: int) -> str:
+        return _reduced(self.reference.entries[entry].formula)
 
 
 def decomposition_text(parts: Sequence[tuple[str, float]]) -> str:

@@ -66,6 +66,10 @@ class Phases:
             if group
         }
 
+    def __len__(self) -> int:
+        """Chemical systems with a phase below the elements."""
+        return len(self._groups)
+
     def inside(self, system: System) -> Competitors:
         """The phases of a chemical system (sorted symbols) and of all its subsystems."""
         k = len(system)
