@@ -150,7 +150,7 @@ class Survivor:
     density: float = column("f8", "mass density", unit="g/cm^3")
     composition_valid: bool = column("?", "SMACT charge neutrality and electronegativity order (smact14 table)")
     duplicate_of: str = column("id", "the earlier candidate that it equals; empty if unique")
-    novel: bool = column("?", "matches no structure of the training data")
+    novel: bool = column("?", "matches no structure of the training data, nor of `screen.known`")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +199,7 @@ class Stability:
     label: str = column("text", "`screening` if potential and reference differ in kind, else `same-scale`")
     unique: bool = column("?", "equals no earlier relaxed crystal of this run")
     duplicate_of: str = column("id", "the earlier relaxation that it equals; empty if unique")
-    novel: bool = column("?", "matches no structure of the training data after relaxation")
+    novel: bool = column("?", "matches no structure of the training data, nor of `screen.known`, after relaxation")
     new_stable: bool = column("?", "lies below the reference hull: a new stable phase, or an error", default=False)
     sun: bool = column(
         "?", "stable (e_hull at most 0.1 eV/atom), unique and novel, as MatterGen counts them", default=False

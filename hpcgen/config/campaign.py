@@ -16,7 +16,10 @@ class ScreenConfig(Section):
     max_residual: Positive | None = Field(None, description="drop candidates above; null keeps all")
     require_valid_composition: bool = Field(True, description="drop compositions that SMACT does not balance")
     require_unique: bool = Field(True, description="drop what equals an earlier candidate")
-    require_novel: bool = Field(False, description="drop what matches the training data")
+    require_novel: bool = Field(False, description="drop what matches the training data or `known`")
+    known: list[str] = Field(
+        [], description="further known structures for novelty: CSVs with a `cif` column, folders of CIFs, extxyz"
+    )
 
 
 class RelaxConfig(Section):

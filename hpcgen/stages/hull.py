@@ -7,7 +7,8 @@ that number is an upper bound; the column `converged` of relaxed-mlip.h5 tells w
 them. A crystal with an element that the reference does not know is a failure `no-element-reference`.
 
 S.U.N. counts as MatterGen does: at most 0.1 eV/atom above the reference hull, the first of its equals in this run, and
-no match among the training structures; the rate is over everything submitted, samples that failed on the way included.
+no match among the known structures (training data and `screen.known`); the rate is over everything submitted, samples
+that failed on the way included.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hpcgen.errors import Failure, RunFolderError, ThermoError
 from hpcgen.flow import Relaxation, Stability
 from hpcgen.screen import Effort, find_duplicates, find_known, spacegroup
 from hpcgen.stages.context import Balance, Context
-from hpcgen.stages.data import training_structures
+from hpcgen.stages.known import known_structures
 from hpcgen.thermo import Hulls, MissingElementError, Programme, ReferenceSet, compare
 
 log = logging.getLogger("hpcgen")
@@ -44,11 +45,11 @@ def run(ctx: Context) -> Balance:
         scale = str(f.attrs["scale"])
     reference = ReferenceSet.read(reference_file)
     comparison = compare(scale, reference.scale)
-    training = [crystal for _, crystal in training_structures(ctx)]
+    known = known_structures(ctx)
     uniqueness, novelty = Effort(), Effort()
     identity = ctx.config.identity(STAGE)
     verdicts = judge(
-        relaxations, reference, training, comparison.label, identity, uniqueness=uniqueness, novelty=novelty
+        relaxations, reference, known.crystals, comparison.label, identity, uniqueness=uniqueness, novelty=novelty
     )
     stable = [v for v in verdicts if isinstance(v, Stability)]
     failures = [v for v in verdicts if isinstance(v, Failure)]
@@ -58,7 +59,7 @@ def run(ctx: Context) -> Balance:
         Stability,
         stable,
         failures=failures,
-        header=provenance.header(ctx.config, {p.name: store.content_digest(p) for p in files}),
+        header=provenance.header(ctx.config, {p.name: store.content_digest(p) for p in files} | known.inputs),
         attrs={
             "balance": balance.to_json(),
             "label": comparison.label,
@@ -72,6 +73,7 @@ def run(ctx: Context) -> Balance:
             "submitted": ctx.config.sample.n,
             "uniqueness": str(uniqueness),
             "novelty": str(novelty),
+            "known": known.text,
         },
     )
     lowest = [v.formula for v in stable if v.new_stable]
@@ -96,7 +98,7 @@ def judge(
     Args:
         relaxations: crystals and energies of this run.
         reference: competing phases on a scale that may meet theirs.
-        training: the crystals that novelty is judged against.
+        training: the known crystals, which novelty is judged against.
         label: `same-scale` or `screening`, of `thermo.compare`.
         run_digest: for the ids of the records.
         corrections: eV that the energy of a relaxation (by id) already holds beside what its calculator computed.

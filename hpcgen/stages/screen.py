@@ -9,7 +9,7 @@ A candidate that is dropped keeps its record with the first reason that applies,
 | `residual-too-high` | the reconstruction misses its target by more than `screen.max_residual` |
 | `composition-invalid` | SMACT does not balance it (`screen.require_valid_composition`) |
 | `duplicate` | it equals an earlier candidate that came this far (`screen.require_unique`) |
-| `not-novel` | it matches a training structure (`screen.require_novel`) |
+| `not-novel` | it matches a training structure or one of `screen.known` (`screen.require_novel`) |
 
 Uniqueness is judged among the candidates that pass the rules above it, so that a bad copy never drops a good
 one; novelty is judged for every structurally valid candidate, whatever else is wrong with it.
@@ -27,7 +27,7 @@ from hpcgen.crystal import Crystal
 from hpcgen.flow import Candidate, Survivor
 from hpcgen.screen import Effort, composition_valid, find_duplicates, find_known, spacegroup, structure_problem
 from hpcgen.stages.context import Balance, Context
-from hpcgen.stages.data import training_structures
+from hpcgen.stages.known import known_structures
 
 log = logging.getLogger("hpcgen")
 
@@ -39,19 +39,24 @@ def run(ctx: Context) -> Balance:
     candidates_file, dataset_file = ctx.path("candidates.h5"), ctx.path("dataset.h5")
     with store.open(candidates_file, Candidate) as f:
         candidates = list(f)
-    training = [crystal for _, crystal in training_structures(ctx)]
+    known = known_structures(ctx)
     uniqueness, novelty = Effort(), Effort()
     identity = ctx.config.identity(STAGE)
-    survivors = judge(candidates, training, ctx.config.screen, identity, uniqueness, novelty)
+    survivors = judge(candidates, known.crystals, ctx.config.screen, identity, uniqueness, novelty)
     dropped = [s.reason for s in survivors if not s.kept]
     balance = Balance.of(STAGE, len(survivors), len(survivors) - len(dropped), dropped)
-    inputs = {p.name: store.content_digest(p) for p in (candidates_file, dataset_file)}
+    inputs = {p.name: store.content_digest(p) for p in (candidates_file, dataset_file)} | known.inputs
     store.write(
         ctx.path("survivors.h5"),
         Survivor,
         survivors,
         header=provenance.header(ctx.config, inputs),
-        attrs={"balance": balance.to_json(), "uniqueness": str(uniqueness), "novelty": str(novelty)},
+        attrs={
+            "balance": balance.to_json(),
+            "uniqueness": str(uniqueness),
+            "novelty": str(novelty),
+            "known": known.text,
+        },
     )
     return balance
 
@@ -68,7 +73,7 @@ def judge(
 
     Args:
         candidates: all of them.
-        training: the crystals that novelty is judged against.
+        training: the known crystals, which novelty is judged against.
         config: the rules.
         run_digest: for the ids of the records.
         uniqueness, novelty: what was compared is added to them.
