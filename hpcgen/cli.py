@@ -237,7 +237,8 @@ def _stage(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "verify", False):
         from hpcgen.stages import hull
 
-        print(hull.verify(context))
+        for file in sorted(context.folder.glob("stability*.h5")):  # by the potential, and by VASP
+            print(f"{file.name}: {hull.verify(context, file.name)}")
     return EXIT_OK
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcgen import store
+from hpcgen import cli, store
 from hpcgen.config import Config
 from hpcgen.crystal import Crystal
-from hpcgen.errors import RunFolderError, ThermoError
+from hpcgen.errors import EXIT_OK, RunFolderError, ThermoError
 from hpcgen.flow import Entry, ReferenceEntry, Relaxation, Stability, make_id
 from hpcgen.stages import hull
 from hpcgen.stages.context import Balance, Context
@@ -91,10 +91,14 @@ def test_verdicts(tmp_path: Path) -> None:
     assert attrs["uniqueness"].startswith("2 comparisons instead of 6")
 
 
-def test_verify_by_linear_programmes(tmp_path: Path) -> None:
+def test_verify_by_linear_programmes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ctx = fill(tmp_path)
     hull.run(ctx)
     assert "3 energies above the hull agree" in hull.verify(ctx)
+    (tmp_path / "config.yaml").write_text(Config().text())
+    command = ["hull", str(tmp_path / "config.yaml"), "--run-dir", str(tmp_path), "--verify"]
+    assert cli.main(command) == EXIT_OK
+    assert "stability.h5: 3 energies" in capsys.readouterr().out
     with store.open(tmp_path / "stability.h5", Stability) as f:
         records, attrs = list(f), {"reference_digest": f.attrs["reference_digest"]}
     records[1] = replace(records[1], e_hull=records[1].e_hull + 1e-7)
