@@ -29,7 +29,7 @@ ANY_STRUCTURE = "data: {max_atoms: 500, max_elements: 20}"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_two_words(list(sys.argv[1:] if argv is None else argv)))
     _set_up_logging(arguments.verbose)
     try:
         with _stop_signals(arguments.command):
@@ -44,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         ask = f"hpcgen: this is a bug in hpcgen {__version__}; please report it with the lines above"
         return end_all(error, f"{traceback.format_exc()}{ask}", EXIT_INTERNAL)
+
+
+def _two_words(argv: list[str]) -> list[str]:
+    """`reference fetch` and `reference build` as one word each; `reference CONFIG` is a stage like the others."""
+    if argv[:1] == ["reference"] and argv[1:2] in (["fetch"], ["build"]):
+        return [f"reference-{argv[1]}", *argv[2:]]
+    return argv
 
 
 class _Stopped(BaseException):  # not to be taken for what is wrong with an item
@@ -86,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
         )
     _offer_round_trips(commands.choices["reconstruct"])
+    _offer_references(commands)
+    commands.choices["hull"].add_argument(
+        "--verify", action="store_true", help="check every energy above the hull by a linear programme (HiGHS)"
+    )
 
     inspect = commands.add_parser(
         "inspect",
@@ -184,6 +195,56 @@ def _offer_round_trips(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=_reconstruct)
 
 
+def _offer_references(commands) -> None:
+    """`hpcgen reference fetch` and `hpcgen reference build`, which need no campaign."""
+    stage = commands.choices["reference"]
+    stage.description += ". `hpcgen reference fetch` and `hpcgen reference build` make a file for hull.reference."
+    fetch = commands.add_parser(
+        "reference-fetch",
+        prog="hpcgen reference fetch",
+        help="fetch the Materials Project's energies into a file (on a login node)",
+        description="Fetch what competes in some chemical systems, or everything, through mp-api. The key is read from "
+        "the environment variable MP_API_KEY and stored nowhere.",
+        epilog="Example: hpcgen reference fetch --systems Li-Ti-O Li-Fe-P-O -o mp.h5",
+    )
+    which = fetch.add_mutually_exclusive_group(required=True)
+    which.add_argument("--systems", nargs="+", metavar="A-B-C", help="chemical systems, with all their subsystems")
+    which.add_argument("--all", action="store_true", help="the whole database (some 150,000 entries)")
+    fetch.set_defaults(handler=_reference_fetch)
+    build = commands.add_parser(
+        "reference-build",
+        prog="hpcgen reference build",
+        help="make a reference from a file of energies",
+        description="Make a reference from pymatgen ComputedEntries (.json, .json.gz), from a CSV of formation "
+        "energies with --elements, from a CSV of energies by one calculator with --scale, or from a run's relaxations.",
+        epilog="Example: hpcgen reference build mp-computed-structure-entries.json.gz -o mp.h5",
+    )
+    build.add_argument("file", type=Path, metavar="FILE", help="the file of energies")
+    build.add_argument("--elements", type=Path, metavar="FILE", help="ComputedEntries of the elements (json, json.gz)")
+    build.add_argument("--scale", metavar="NAME", help="energy scale of a calculator's own, uncorrected energies")
+    build.set_defaults(handler=_reference_build)
+    for parser in (fetch, build):
+        parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.h5", help="the file to write")
+
+
+def _reference_fetch(arguments: argparse.Namespace) -> int:
+    from hpcgen.stages import reference_files
+
+    systems = [system.split("-") for system in arguments.systems or ()]
+    print(reference_files.fetch_snapshot(arguments.output, systems))
+    return EXIT_OK
+
+
+def _reference_build(arguments: argparse.Namespace) -> int:
+    from hpcgen.stages import reference_files
+
+    made = reference_files.build_snapshot(
+        arguments.output, arguments.file, elements=arguments.elements, scale=arguments.scale
+    )
+    print(made)
+    return EXIT_OK
+
+
 def _context(arguments: argparse.Namespace) -> Context:
     campaign = config.load(arguments.config, arguments.overrides)
     return Context(campaign, arguments.run_dir or Path("runs") / campaign.name)
@@ -211,6 +272,11 @@ def _stage(arguments: argparse.Namespace) -> int:
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK
     pipeline.run_stage(context, arguments.command, redo=arguments.redo)
+    if getattr(arguments, "verify", False):
+        from hpcgen.stages import hull
+
+        for file in sorted(context.folder.glob("stability*.h5")):  # by the potential, and by VASP
+            print(f"{file.name}: {hull.verify(context, file.name)}")
     return EXIT_OK
 
 

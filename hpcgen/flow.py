@@ -160,7 +160,7 @@ class Survivor:
     density: float = column("f8", "mass density", unit="g/cm^3")
     composition_valid: bool = column("?", "SMACT charge neutrality and electronegativity order (smact14 table)")
     duplicate_of: str = column("id", "the earlier candidate that it equals; empty if unique")
-    novel: bool = column("?", "matches no structure of the training data")
+    novel: bool = column("?", "matches no structure of the training data, nor of `screen.known`")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +209,15 @@ class Stability:
     label: str = column("text", "`screening` if potential and reference differ in kind, else `same-scale`")
     unique: bool = column("?", "equals no earlier relaxed crystal of this run")
     duplicate_of: str = column("id", "the earlier relaxation that it equals; empty if unique")
-    novel: bool = column("?", "matches no structure of the training data after relaxation")
+    novel: bool = column("?", "matches no structure of the training data, nor of `screen.known`, after relaxation")
+    new_stable: bool = column("?", "lies below the reference hull: a new stable phase, or an error", default=False)
+    sun: bool = column(
+        "?", "stable (e_hull at most 0.1 eV/atom), unique and novel, as MatterGen counts them", default=False
+    )
+    competitors: str = column("text", "ids of the decomposition's phases in the reference, in its order", default="")
+    correction: float = column(
+        "f8", "corrections of the scale that were added to the calculator's energy", unit="eV/atom", default=0.0
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +229,9 @@ class ReferenceEntry:
     formula: str = column("text", "full formula, such as `Ti2 O4`")
     energy_per_atom: float = column("f8", "energy on the scale of the set", unit="eV/atom")
     element: bool = column("?", "an elemental reference")
+    uncorrected_energy_per_atom: float = column(
+        "f8", "energy before the corrections of the scale; NaN where unknown", unit="eV/atom", default=float("nan")
+    )
 
 
 def content(record: Any) -> dict[str, NDArray[Any] | str | float | int | bool]:

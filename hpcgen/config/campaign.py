@@ -21,7 +21,10 @@ class ScreenConfig(Section):
     )
     require_valid_composition: bool = Field(True, description="drop compositions that SMACT does not balance")
     require_unique: bool = Field(True, description="drop what equals an earlier candidate")
-    require_novel: bool = Field(False, description="drop what matches the training data")
+    require_novel: bool = Field(False, description="drop what matches the training data or `known`")
+    known: list[str] = Field(
+        [], description="further known structures for novelty: CSVs with a `cif` column, folders of CIFs, extxyz"
+    )
 
     def residual_limit(self, family: str) -> float:
         """The largest residual that candidates of a family may have."""
@@ -46,7 +49,8 @@ class HullConfig(Section):
     """The reference set, and how it is compared."""
 
     reference: str = Field(
-        "self", description="`self`: elements and training structures by the same potential; or a path"
+        "self",
+        description="`self`: elements and training structures by the same potential; or a .h5, .csv or .json file",
     )
     elements: str | None = Field(
         None, description="elemental ComputedEntries (json.gz) for a CSV of formation energies"

@@ -1,9 +1,10 @@
 """Validity, uniqueness and novelty of crystals."""
 
-from hpcgen.screen.matching import find_duplicates, find_known
+from hpcgen.screen.matching import Effort, find_duplicates, find_known
 from hpcgen.screen.validity import composition_valid, spacegroup_symbol, structure_problem, structure_valid
 
 __all__ = [
+    "Effort",
     "composition_valid",
     "find_duplicates",
     "find_known",

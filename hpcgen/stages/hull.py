@@ -5,22 +5,31 @@ Uniqueness and novelty are judged again, because relaxation makes different crys
 A relaxation that did not converge gets its energy above the hull too. Relaxing further can only lower its energy, so
 that number is an upper bound; the column `converged` of relaxed-mlip.h5 tells which they are, and the report marks
 them. A crystal with an element that the reference does not know is a failure `no-element-reference`.
+
+S.U.N. counts as MatterGen does: at most 0.1 eV/atom above the reference hull, the first of its equals in this run, and
+no match among the known structures (training data and `screen.known`); the rate is over everything submitted, samples
+that failed on the way included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from hpcgen import flow, provenance, store
 from hpcgen.crystal import Crystal, composition_of, space_group
-from hpcgen.errors import Failure
+from hpcgen.errors import Failure, RunFolderError, ThermoError
 from hpcgen.flow import Relaxation, Stability
-from hpcgen.screen import find_duplicates, find_known
+from hpcgen.screen import Effort, find_duplicates, find_known
 from hpcgen.stages.context import Balance, Context
-from hpcgen.stages.data import training_structures
-from hpcgen.thermo import Hulls, MissingElementError, ReferenceSet, compare
+from hpcgen.stages.known import known_structures
+from hpcgen.thermo import Hulls, MissingElementError, Programme, ReferenceSet, compare
+
+log = logging.getLogger("hpcgen")
 
 STAGE = "hull"
+SUN_E_HULL = 0.1 + 1e-9  # eV/atom, MatterGen's threshold of stability; rounding must not decide
+VERIFIED = 1e-8  # eV/atom that energies above the hull and linear programmes may differ by
 
 
 def run(ctx: Context) -> Balance:
@@ -36,8 +45,12 @@ def run(ctx: Context) -> Balance:
         scale = str(f.attrs["scale"])
     reference = ReferenceSet.read(reference_file)
     comparison = compare(scale, reference.scale)
-    training = [crystal for _, crystal in training_structures(ctx)]
-    verdicts = judge(relaxations, reference, training, comparison.label, ctx.config.identity(STAGE))
+    known = known_structures(ctx)
+    uniqueness, novelty = Effort(), Effort()
+    identity = ctx.config.identity(STAGE)
+    verdicts = judge(
+        relaxations, reference, known.crystals, comparison.label, identity, uniqueness=uniqueness, novelty=novelty
+    )
     stable = [v for v in verdicts if isinstance(v, Stability)]
     failures = [v for v in verdicts if isinstance(v, Failure)]
     balance = Balance.of(STAGE, len(relaxations), len(stable), failures)
@@ -46,7 +59,7 @@ def run(ctx: Context) -> Balance:
         Stability,
         stable,
         failures=failures,
-        header=provenance.header(ctx.config, {p.name: store.content_digest(p) for p in files}),
+        header=provenance.header(ctx.config, {p.name: store.content_digest(p) for p in files} | known.inputs),
         attrs={
             "balance": balance.to_json(),
             "label": comparison.label,
@@ -55,8 +68,17 @@ def run(ctx: Context) -> Balance:
             "reference_scale": reference.scale,
             "reference_digest": reference.digest,
             "source": reference.source,
+            "sun": sum(v.sun for v in stable),
+            "new_stable": sum(v.new_stable for v in stable),
+            "submitted": ctx.config.sample.n,
+            "uniqueness": str(uniqueness),
+            "novelty": str(novelty),
+            "known": known.text,
         },
     )
+    lowest = [v.formula for v in stable if v.new_stable]
+    if lowest:
+        log.info("%d below the reference hull: new stable phases, or errors: %s", len(lowest), ", ".join(lowest[:10]))
     return balance
 
 
@@ -66,22 +88,28 @@ def judge(
     training: Sequence[Crystal],
     label: str,
     run_digest: str,
+    *,
+    corrections: Mapping[str, float] | None = None,
+    uniqueness: Effort | None = None,
+    novelty: Effort | None = None,
 ) -> list[Stability | Failure]:
     """The verdict on each relaxed crystal, in order.
 
     Args:
         relaxations: crystals and energies of this run.
         reference: competing phases on a scale that may meet theirs.
-        training: the crystals that novelty is judged against.
+        training: the known crystals, which novelty is judged against.
         label: `same-scale` or `screening`, of `thermo.compare`.
         run_digest: for the ids of the records.
+        corrections: eV that the energy of a relaxation (by id) already holds beside what its calculator computed.
+        uniqueness, novelty: what was compared is added to them.
     """
     crystals = [r.crystal for r in relaxations]
     compositions = [composition_of(c.numbers) for c in crystals]
     energies = [r.energy / len(r.crystal) for r in relaxations]
     hulls = Hulls(reference, zip(compositions, energies, strict=True))
-    earlier = find_duplicates(crystals)
-    known = find_known(crystals, training)
+    earlier = find_duplicates(crystals, uniqueness)
+    known = find_known(crystals, training, novelty)
     digest = reference.digest
     out: list[Stability | Failure] = []
     for i, r in enumerate(relaxations):
@@ -112,6 +140,45 @@ def judge(
                 unique=earlier[i] < 0,
                 duplicate_of=relaxations[earlier[i]].id if earlier[i] >= 0 else "",
                 novel=not known[i],
+                new_stable=verdict.new_stable,
+                sun=verdict.e_hull <= SUN_E_HULL and earlier[i] < 0 and not known[i],
+                competitors=verdict.competitors,
+                correction=(corrections or {}).get(r.id, 0.0) / len(r.crystal),
             )
         )
     return out
+
+
+def verify(ctx: Context, name: str = "stability.h5") -> str:
+    """Hold every energy above the hull of a finished stage against HiGHS on all entries of the reference.
+
+    Returns:
+        a sentence with the largest difference.
+
+    Raises:
+        RunFolderError: if reference.h5 is not the one that was used.
+        ThermoError: if an energy is off by more than 1e-8 eV/atom.
+    """
+    reference = ReferenceSet.read(ctx.path("reference.h5"))
+    with store.open(ctx.path(name), Stability) as f:
+        records = list(f)
+        if f.attrs.get("reference_digest") != reference.digest:
+            raise RunFolderError(
+                f"{ctx.path(name)} was made with another reference than {ctx.path('reference.h5')}",
+                expected=f"the digest {f.attrs.get('reference_digest')}, found {reference.digest}",
+                remedy="run `hpcgen hull --redo`",
+            )
+    programme = Programme(reference)
+    worst, where = 0.0, ""
+    for r in records:
+        expected = r.energy_per_atom - programme.hull_energy(composition_of(r.crystal.numbers).get_el_amt_dict())
+        difference = abs(expected - r.e_hull)
+        if not difference <= VERIFIED:
+            raise ThermoError(
+                f"{r.formula} ({r.id}) lies {r.e_hull:.10f} eV/atom above the hull in {name}, "
+                f"and {expected:.10f} by linear programme",
+                remedy="the file was changed, or this is a bug in hpcgen: please report it with reference.h5",
+            )
+        if difference > worst:
+            worst, where = difference, f" ({r.formula})"
+    return f"{len(records)} energies above the hull agree with linear programmes to {worst:.1e} eV/atom{where}"

@@ -5,12 +5,12 @@
   structures inside the survivors' chemical systems, all relaxed by the calculator and with the settings of the
   candidates. What does not converge is kept: its energy is an upper bound, nearer to the truth than no entry;
 - a CSV (plain or gzip) of Materials Project formation energies, with the elemental references `hull.elements`;
-- a reference.h5 of another run.
+- pymatgen ComputedEntries (json or json.gz), with `hull.elements` for elements that they lack;
+- a reference.h5 of another run, or a snapshot by `hpcgen reference fetch` or `hpcgen reference build`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,6 +30,8 @@ from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
 from hpcgen.stages.relax import kept_candidates
 from hpcgen.thermo import ReferenceSet, from_formation_energies, from_relaxations
+from hpcgen.thermo.entries import from_computed_entries
+from hpcgen.thermo.files import sha256
 
 log = logging.getLogger("hpcgen")
 
@@ -55,6 +57,10 @@ def _from_file(ctx: Context) -> Balance:
         reference = ReferenceSet.read(path)
         entered = len(reference.entries)
         inputs[path.name] = store.content_digest(path)
+    elif name.endswith((".json", ".json.gz")):
+        elements = resolve_path(hull.elements, ctx.config_dir) if hull.elements is not None else None
+        reference, failures, entered = from_computed_entries(path, ctx.config.identity(STAGE), elements=elements)
+        inputs |= {p.name: sha256(p) for p in (path, elements) if p is not None}
     elif name.endswith((".csv", ".csv.gz")):
         if hull.elements is None:
             raise ConfigError(
@@ -64,9 +70,11 @@ def _from_file(ctx: Context) -> Balance:
             )
         elements = resolve_path(hull.elements, ctx.config_dir)
         reference, failures, entered = from_formation_energies(path, elements, ctx.config.identity(STAGE))
-        inputs |= {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, elements)}
+        inputs |= {p.name: sha256(p) for p in (path, elements)}
     else:
-        raise ConfigError(f"hull.reference is {hull.reference!r}", expected="`self`, a .csv, a .csv.gz or a .h5 file")
+        raise ConfigError(
+            f"hull.reference is {hull.reference!r}", expected="`self`, or a .csv, .csv.gz, .json, .json.gz or .h5 file"
+        )
     return _write(ctx, reference, entered, failures, inputs, {})
 
 

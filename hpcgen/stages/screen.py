@@ -9,7 +9,7 @@ A candidate that is dropped keeps its record with the first reason that applies,
 | `residual-too-high` | the reconstruction misses its target by more than `screen.max_residual` |
 | `composition-invalid` | SMACT does not balance it (`screen.require_valid_composition`) |
 | `duplicate` | it equals an earlier candidate that came this far (`screen.require_unique`) |
-| `not-novel` | it matches a training structure (`screen.require_novel`) |
+| `not-novel` | it matches a training structure or one of `screen.known` (`screen.require_novel`) |
 
 Uniqueness is judged among the candidates that pass the rules above it, so that a bad copy never drops a good
 one; novelty is judged for every structurally valid candidate, whatever else is wrong with it.
@@ -27,9 +27,9 @@ from hpcgen.config import ScreenConfig
 from hpcgen.crystal import Crystal, space_group
 from hpcgen.family import get_family
 from hpcgen.flow import Candidate, Survivor
-from hpcgen.screen import composition_valid, find_duplicates, find_known, structure_problem
+from hpcgen.screen import Effort, composition_valid, find_duplicates, find_known, structure_problem
 from hpcgen.stages.context import Balance, Context
-from hpcgen.stages.data import training_structures
+from hpcgen.stages.known import known_structures
 
 log = logging.getLogger("hpcgen")
 
@@ -48,25 +48,45 @@ def run(ctx: Context) -> Balance:
     candidates_file, dataset_file = ctx.path("candidates.h5"), ctx.path("dataset.h5")
     with store.open(candidates_file, Candidate) as f:
         candidates = list(f)
-    training = [crystal for _, crystal in training_structures(ctx)]
-    survivors = judge(candidates, training, ctx.config.screen, ctx.config.identity(STAGE))
+    known = known_structures(ctx)
+    uniqueness, novelty = Effort(), Effort()
+    identity = ctx.config.identity(STAGE)
+    survivors = judge(candidates, known.crystals, ctx.config.screen, identity, uniqueness, novelty)
     dropped = [s.reason for s in survivors if not s.kept]
     balance = Balance.of(STAGE, len(survivors), len(survivors) - len(dropped), dropped)
-    inputs = {p.name: store.content_digest(p) for p in (candidates_file, dataset_file)}
+    inputs = {p.name: store.content_digest(p) for p in (candidates_file, dataset_file)} | known.inputs
     store.write(
         ctx.path("survivors.h5"),
         Survivor,
         survivors,
         header=provenance.header(ctx.config, inputs),
-        attrs={"balance": balance.to_json()},
+        attrs={
+            "balance": balance.to_json(),
+            "uniqueness": str(uniqueness),
+            "novelty": str(novelty),
+            "known": known.text,
+        },
     )
     return balance
 
 
 def judge(
-    candidates: list[Candidate], training: list[Crystal], config: ScreenConfig, run_digest: str
+    candidates: list[Candidate],
+    training: list[Crystal],
+    config: ScreenConfig,
+    run_digest: str,
+    uniqueness: Effort | None = None,
+    novelty: Effort | None = None,
 ) -> list[Survivor]:
-    """The verdict on each candidate, in order. `training`: the crystals that novelty is judged against."""
+    """The verdict on each candidate, in order.
+
+    Args:
+        candidates: all of them.
+        training: the known crystals, which novelty is judged against.
+        config: the rules.
+        run_digest: for the ids of the records.
+        uniqueness, novelty: what was compared is added to them.
+    """
     crystals = [c.crystal for c in candidates]
     distance = [c.smallest_distance() for c in crystals]
     balanced = [composition_valid(c.numbers) for c in crystals]
@@ -84,11 +104,11 @@ def judge(
 
     novel = np.zeros(len(candidates), dtype=bool)
     checked = np.flatnonzero(sound)
-    novel[checked] = ~np.array(find_known([crystals[i] for i in checked], training), dtype=bool)
+    novel[checked] = ~np.array(find_known([crystals[i] for i in checked], training, novelty), dtype=bool)
 
     duplicate_of = [""] * len(candidates)
     passed = [i for i, reason in enumerate(reasons) if not reason]
-    for i, earlier in zip(passed, find_duplicates([crystals[i] for i in passed]), strict=True):
+    for i, earlier in zip(passed, find_duplicates([crystals[i] for i in passed], uniqueness), strict=True):
         if earlier >= 0:
             duplicate_of[i] = candidates[passed[earlier]].id
             if config.require_unique:

@@ -16,6 +16,8 @@ from hpcgen import flow
 
 VERSION = 1
 DATASET_VERSION = 2  # since 2 an entry carries the properties that samples can be asked for
+STABILITY_VERSION = 2  # since 2: new_stable, sun, competitors, correction
+REFERENCE_VERSION = 2  # since 2: uncorrected energies
 CRYSTAL: dict[str, tuple[str, str, str, str]] = {
     "lattice": ("float64", "(M, 3, 3)", "angstrom", "lattice vectors, one per row"),
     "atoms/offset": ("int64", "(M+1,)", "", "record i owns atoms offset[i]:offset[i+1]"),
@@ -208,7 +210,7 @@ for _type, _name in (
     (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
     (flow.Relaxation, "hpcgen.relaxed"),
-    (flow.Stability, "hpcgen.stability"),
-    (flow.ReferenceEntry, "hpcgen.reference"),
 ):
     register(_type, _name)
+register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)
+register(flow.ReferenceEntry, "hpcgen.reference", REFERENCE_VERSION)

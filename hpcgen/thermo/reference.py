@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpcgen import flow, store
 from hpcgen.errors import Failure, ThermoError
 from hpcgen.flow import ReferenceEntry, Relaxation
-from hpcgen.thermo import scales
 
 STAGE = "reference"
-COLUMNS = ("formula", "formation_energy_per_atom")
-ID_COLUMN = "material_id"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +27,8 @@ class ReferenceSet:
         thermo_type: `GGA_GGA+U` for Materials Project without r2SCAN, else the calculator.
         date: how old it is, ISO; empty if nothing says so.
         source: one sentence for the report.
+        correction: the scheme that the energies were corrected by; empty if none was.
+        database_version: of the database that they are from; empty if there is none.
 
     Raises:
         ThermoError: if two entries have the same `entry_id`; names them.
@@ -44,6 +39,8 @@ class ReferenceSet:
     thermo_type: str
     date: str
     source: str
+    correction: str = ""
+    database_version: str = ""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -73,6 +70,7 @@ class ReferenceSet:
     ) -> None:
         """Write reference.h5; `attrs` come beside the set's own attributes."""
         own = {"scale": self.scale, "thermo_type": self.thermo_type, "date": self.date, "source": self.source}
+        own |= {"correction": self.correction, "database_version": self.database_version}
         own["reference_digest"] = self.digest
         store.write(
             path, ReferenceEntry, self.entries, failures=failures, header=header, attrs={**own, **(attrs or {})}
@@ -93,9 +91,9 @@ class ReferenceSet:
                 raise ThermoError(
                     f"{path} does not say its {' and '.join(missing)}", remedy="write it with `hpcgen reference`"
                 )
-            reference = cls(
-                tuple(f), str(attrs["scale"]), str(attrs["thermo_type"]), str(attrs["date"]), str(attrs["source"])
-            )
+            texts = [str(attrs[key]) for key in ("scale", "thermo_type", "date", "source")]
+            further = [str(attrs.get(key, "")) for key in ("correction", "database_version")]
+            reference = cls(tuple(f), *texts, *further)
         if attrs.get("reference_digest") != reference.digest:
             raise ThermoError(
                 f"{path}: entries or scale are not those that were written",
@@ -103,57 +101,6 @@ class ReferenceSet:
                 remedy="restore the file or make the reference again",
             )
         return reference
-
-
-def from_formation_energies(table: Path, elements: Path, run_digest: str) -> tuple[ReferenceSet, list[Failure], int]:
-    """Total energies E = E_f + sum_e x_e E_e on the Materials Project scale, from formation energies.
-
-    Args:
-        table: CSV, plain or gzip, with the columns `formula` and `formation_energy_per_atom` (eV/atom, from the
-            same elemental references) and, if its rows have names, `material_id`.
-        elements: json or json.gz, a pymatgen ComputedEntry (as a dict) for each element symbol.
-        run_digest: for the ids of the records.
-
-    Returns:
-        the set, elements first; failures (`bad-formula`, `bad-energy`, `no-element-reference`); rows and elements read.
-
-    Raises:
-        ThermoError: if a file is missing or not of that layout, or ids occur twice.
-    """
-    per_atom, date = _elements(elements)
-    rows = _rows(table)
-    named = [(f"element:{symbol}", f"{symbol}1", energy, True) for symbol, energy in sorted(per_atom.items())]
-    failures: list[Failure] = []
-    for number, row in enumerate(rows, start=1):
-        place = f"row:{number}"
-        try:
-            fractions = parse_formula(row["formula"] or "")
-        except ValueError as error:
-            failures.append(Failure(place, STAGE, "bad-formula", str(error)))
-            continue
-        energy = _number(row["formation_energy_per_atom"])
-        if energy is None:
-            text = f"{row['formula']}: formation energy {row['formation_energy_per_atom']!r} is not a number"
-            failures.append(Failure(place, STAGE, "bad-energy", text))
-            continue
-        unknown = sorted(set(fractions) - set(per_atom))
-        if unknown:
-            text = f"{row['formula']}: no elemental reference for {', '.join(unknown)} in {elements.name}"
-            failures.append(Failure(place, STAGE, "no-element-reference", text))
-            continue
-        total = energy + sum(x * per_atom[symbol] for symbol, x in fractions.items())
-        named.append((row.get(ID_COLUMN) or place, row["formula"].strip(), total, False))
-    entries = tuple(
-        ReferenceEntry(flow.make_id(run_digest, STAGE, i), entry_id, formula, energy, element)
-        for i, (entry_id, formula, energy, element) in enumerate(named)
-    )
-    source = (
-        f"a partial hull from the formation energies of {table.name} (sha256 {_sha256(table)}) and the elemental "
-        f"references of {elements.name} "
-        f"(sha256 {_sha256(elements)}); energies above it are lower bounds, because it lacks phases"
-    )
-    reference = ReferenceSet(entries, scales.MP2020, "GGA_GGA+U", date, source)
-    return reference, failures, len(rows) + len(per_atom)
 
 
 def from_relaxations(
@@ -189,6 +136,30 @@ def from_relaxations(
     return ReferenceSet(entries, scale, title, date, source)
 
 
+def mark_elements(entries: Sequence[ReferenceEntry]) -> tuple[ReferenceEntry, ...]:
+    """The entries with the lowest one of each element marked as its reference.
+
+    Raises:
+        ThermoError: if an element of a compound has no entry of its own; names them all.
+    """
+    lowest: dict[str, int] = {}
+    used: set[str] = set()
+    for i, e in enumerate(entries):
+        symbols = list(parse_formula(e.formula))
+        used.update(symbols)
+        if len(symbols) == 1 and e.energy_per_atom < entries[lowest.setdefault(symbols[0], i)].energy_per_atom:
+            lowest[symbols[0]] = i
+    missing = sorted(used - set(lowest))
+    if missing:
+        raise ThermoError(
+            f"the reference has compounds of {', '.join(missing)}, but no entry of the element itself",
+            expected="an energy of each element: without it there are neither formation energies nor a hull",
+            remedy="add the elements, or give a file of elemental entries (--elements)",
+        )
+    references = set(lowest.values())
+    return tuple(replace(e, element=i in references) for i, e in enumerate(entries))
+
+
 def full_formula(relaxation: Relaxation) -> str:
     """Full formula of the cell, such as `Ti2 O4`."""
     from hpcgen.crystal import composition_of
@@ -220,58 +191,3 @@ def parse_formula(formula: str) -> dict[str, float]:
     if not total or unknown:
         raise ValueError(f"{formula!r} is no formula{': no element ' + ', '.join(unknown) if unknown else ''}")
     return {symbol: n / total for symbol, n in amounts.items() if n}
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(_text(table)))
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
-    if missing:
-        raise ThermoError(
-            f"{table} has no column {' and '.join(missing)}",
-            expected=f"the columns {', '.join(COLUMNS)}, found {', '.join(reader.fieldnames or []) or 'none'}",
-        )
-    return list(reader)
-
-
-def _elements(path: Path) -> tuple[dict[str, float], str]:
-    """Energy per atom (corrections included) of each element, and the date of the newest entry."""
-    try:
-        tree = json.loads(_text(path))
-        energies, dates = {}, []
-        for symbol, entry in tree.items():
-            atoms = sum(entry["composition"].values())
-            if set(entry["composition"]) != {symbol} or not atoms > 0:
-                raise ValueError(f"the entry of {symbol} is of {entry['composition']}")
-            energies[symbol] = (entry["energy"] + (entry.get("correction") or 0.0)) / atoms
-            updated = (entry.get("data") or {}).get("last_updated")
-            dates += [updated["string"][:10]] if isinstance(updated, dict) and "string" in updated else []
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ThermoError(
-            f"{path} does not hold elemental references: {error}",
-            expected="a JSON object with a ComputedEntry of the element for each element symbol",
-        ) from None
-    if not energies:
-        raise ThermoError(f"{path} holds no element")
-    return energies, max(dates, default="")
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise ThermoError(f"there is no file {path}", remedy="check hull.reference and hull.elements")
-    data = path.read_bytes()
-    try:
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ThermoError(f"{path} cannot be read: {error}", expected="UTF-8 text, plain or gzip") from None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -11,14 +11,20 @@ from typing import NamedTuple
 from hpcgen.errors import ThermoError
 
 MP2020 = "mp2020-gga-u"
+VASP_MP2020 = "vasp-pbe-mp2020"
 CHGNET = "chgnet-mp2020"
 FORMATION = "formation-energy"
+
+MP2020_SCHEME = "MaterialsProject2020Compatibility"
+GGA_GGA_U = "GGA_GGA+U"
+"""The scheme that corrects Materials Project's energies, and the thermo type of what it corrects."""
 
 SAME_SCALE = "same-scale"
 SCREENING = "screening"
 
 SCALES: dict[str, str] = {
     MP2020: "Materials Project: PBE and PBE+U total energies with MaterialsProject2020Compatibility",
+    VASP_MP2020: "own VASP runs with MPRelaxSet's settings, corrected by MaterialsProject2020Compatibility once",
     CHGNET: "CHGNet trained on Materials Project energies that carry the MP2020 corrections; never corrected again",
     FORMATION: "formation energies from elements at zero; without elemental references they meet no total energy",
 }
@@ -36,6 +42,9 @@ _PAIRS: dict[tuple[str, str], Comparison] = {
     (CHGNET, MP2020): Comparison(
         SCREENING,
         "the potential was trained on energies of the reference's scale; its errors of some 0.03 eV/atom do not cancel",
+    ),
+    (VASP_MP2020, MP2020): Comparison(
+        SAME_SCALE, "the same functional, settings and corrections; other versions of VASP differ by a few meV/atom"
     ),
 }
 """(scale of the candidates, scale of the reference) of different scales that may meet."""

@@ -6,7 +6,8 @@ from ase.build import bulk, make_supercell
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hpcgen.crystal import Crystal, from_atoms, to_structure
-from hpcgen.screen import find_duplicates, find_known
+from hpcgen.screen import Effort, find_duplicates, find_known
+from hpcgen.screen.fingerprint import differences, fingerprint, minima
 from hpcgen.screen.matching import Matcher
 
 
@@ -38,7 +39,9 @@ def test_duplicates_agree_with_plain_all_pairs():
     for i, crystal in enumerate(crystals):
         unique = [j for j in range(i) if expected[j] < 0]
         expected.append(next((j for j in unique if plain(crystals[j], crystal)), -1))
-    assert find_duplicates(crystals) == expected
+    found = find_duplicates(crystals)
+    assert [j < 0 for j in found] == [j < 0 for j in expected]
+    assert all(j < 0 or (found[j] < 0 and j < i and plain(crystals[j], crystals[i])) for i, j in enumerate(found))
     assert 3 <= expected.count(-1) < len(crystals) - 3
 
 
@@ -56,6 +59,49 @@ def test_other_formulas_are_never_compared(monkeypatch):
     salt, other = from_atoms(bulk("NaCl", "rocksalt", a=5.6)), from_atoms(bulk("KCl", "rocksalt", a=6.3))
     assert find_duplicates([salt, other]) == [-1, -1]
     assert find_known([salt], [other]) == [False]
+
+
+def test_effort_is_counted_and_lattices_tell_crystals_apart():
+    long = bulk("NaCl", "rocksalt", a=5.6)
+    long.set_cell(long.cell.array @ np.diag([0.7, 0.7, 1 / 0.49]), scale_atoms=True)
+    crystals = [from_atoms(bulk("NaCl", "rocksalt", a=5.6)), from_atoms(long)]
+    effort = Effort()
+    assert find_known(crystals, crystals[:1], effort) == [True, plain(*crystals)] == [True, False]
+    assert (effort.all_pairs, effort.alike, effort.comparisons + effort.other_lattice) == (2, 2, 2)
+    # the reference's shortest vector is too long for the drawn-out cell
+    assert effort.other_lattice == 1
+
+
+def test_minima_bound_what_the_matcher_maps():
+    """No pair that plain StructureMatcher calls equal is ever told apart by its lattice: 300 strained pairs."""
+    rng = np.random.default_rng(0)
+    matcher, equal, apart = Matcher(), 0, 0
+    for seed in range(300):
+        base = [bulk("NaCl", "rocksalt", a=5.6), bulk("Ti", "hcp", a=2.95, c=4.68), bulk("Si")][seed % 3]
+        strained = base.copy()
+        strained.set_cell(
+            base.cell.array @ (np.eye(3) + rng.normal(0, (0.03, 0.15)[seed % 2], (3, 3))), scale_atoms=True
+        )
+        a, b = matcher.reduce(from_atoms(base)), matcher.reduce(from_atoms(strained))
+        possible = bool((minima(a) <= 1.2 * (1 + 1e-9) * minima(b)).all())
+        same = matcher.equal(a, b)
+        assert possible or not same
+        equal += same
+        apart += not possible
+    assert equal > 20
+    assert apart > 20
+
+
+def test_fingerprint_knows_neither_cell_nor_order():
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.rattle(0.1, seed=0)
+    double = make_supercell(atoms, np.array([[1, 1, 0], [0, 1, 0], [0, 0, 2]]))
+    a, b = fingerprint(from_atoms(atoms)), fingerprint(from_atoms(double[::-1]))
+    assert a.shape == (2, 16)
+    assert differences(a, [b])[0] == pytest.approx(0, abs=1e-12)
+    layers = bulk("Na", "sc", a=3.0)
+    layers.set_cell([2.0, 2.0, 40.0])
+    assert fingerprint(from_atoms(layers)).shape == (1, 16)  # few neighbours within the first radius
 
 
 def test_one_atom_and_nothing():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hpcgen import store
+from hpcgen import cli, store
 from hpcgen.config import Config
 from hpcgen.crystal import Crystal
-from hpcgen.errors import ThermoError
+from hpcgen.errors import EXIT_OK, RunFolderError, ThermoError
 from hpcgen.flow import Entry, ReferenceEntry, Relaxation, Stability, make_id
 from hpcgen.stages import hull
 from hpcgen.stages.context import Balance, Context
@@ -82,6 +83,41 @@ def test_verdicts(tmp_path: Path) -> None:
     assert "Mg" in failures[0].message
     assert Balance.from_json(attrs["balance"]) == balance
     assert attrs["label"] == "screening"
+    assert [r.new_stable for r in records] == [True, False, True]
+    assert [r.sun for r in records] == [False, True, False]  # known; stable within 0.1, unique, novel; a duplicate
+    assert (attrs["sun"], attrs["new_stable"], attrs["submitted"]) == (1, 2, Config().sample.n)
+    assert [r.competitors for r in records] == ["mp-2"] * 3
+    assert {r.correction for r in records} == {0.0}
+    assert attrs["uniqueness"].startswith("2 comparisons instead of 6")
+
+
+def test_verify_by_linear_programmes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ctx = fill(tmp_path)
+    hull.run(ctx)
+    assert "3 energies above the hull agree" in hull.verify(ctx)
+    (tmp_path / "config.yaml").write_text(Config().text())
+    command = ["hull", str(tmp_path / "config.yaml"), "--run-dir", str(tmp_path), "--verify"]
+    assert cli.main(command) == EXIT_OK
+    assert "stability.h5: 3 energies" in capsys.readouterr().out
+    with store.open(tmp_path / "stability.h5", Stability) as f:
+        records, attrs = list(f), {"reference_digest": f.attrs["reference_digest"]}
+    records[1] = replace(records[1], e_hull=records[1].e_hull + 1e-7)
+    store.write(tmp_path / "stability.h5", Stability, records, attrs=attrs)
+    with pytest.raises(ThermoError, match=f"NaCl .{records[1].id}"):
+        hull.verify(ctx)
+    store.write(tmp_path / "stability.h5", Stability, records, attrs={"reference_digest": "another"})
+    with pytest.raises(RunFolderError, match="another reference"):
+        hull.verify(ctx)
+
+
+def test_corrections_are_told(tmp_path: Path) -> None:
+    """As the DFT stage calls it: energies corrected already, and by how much."""
+    fill(tmp_path)
+    reference = ReferenceSet.read(tmp_path / "reference.h5")
+    items = [relaxation(i, c, e, "vasp-pbe-mp2020") for i, (c, e) in enumerate(CRYSTALS[:2])]
+    found = hull.judge(items, reference, [], "same-scale", "x", corrections={items[0].id: -1.0})
+    assert [r.correction for r in found if isinstance(r, Stability)] == [-0.5, 0.0]
+    assert found[0].energy_per_atom == -3.5
 
 
 def test_same_scale(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_csv_and_then_its_h5(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("hull", "match"),
-    [({"reference": "ef.csv"}, "hull.elements is not set"), ({"reference": "ef.json"}, "'ef.json'")],
+    [({"reference": "ef.csv"}, "hull.elements is not set"), ({"reference": "ef.txt"}, "'ef.txt'")],
 )
 def test_configuration_that_cannot_work(tmp_path: Path, hull: dict, match: str) -> None:
     with pytest.raises(ConfigError, match=match):

@@ -6,7 +6,7 @@ from ase.build import bulk
 
 from hpcgen import config as configuration
 from hpcgen import flow, provenance, store
-from hpcgen.crystal import Crystal, from_atoms
+from hpcgen.crystal import Crystal, from_atoms, to_structure
 from hpcgen.stages import screen
 from hpcgen.stages.context import Balance, Context
 
@@ -130,6 +130,21 @@ def test_rules_can_be_switched_off():
     assert [s.reason for s in found] == ["cell-collapsed" if c is TINY else "" for c, _, _ in CASES]
     assert found[6].duplicate_of == candidates[0].id  # still said
     assert not found[10].novel
+
+
+def test_further_known_structures(ctx, tmp_path):
+    """The first candidate is novel to the training data, and in a folder of CIFs."""
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    to_structure(SALT).to(filename=str(folder / "salt.cif"))
+    config = configuration.loads("{name: t}", overrides=[*STRICT, f"screen.known=[{folder}]"])
+    screen.run(Context(config, ctx.folder))
+    with store.open(ctx.path("survivors.h5"), flow.Survivor) as f:
+        found, attrs = list(f), f.attrs
+    assert (found[0].novel, found[0].reason) == (False, "not-novel")
+    assert attrs["known"] == "1 training structures and 1 of cifs"
+    assert "cifs" in attrs["inputs"]
+    assert "comparisons instead of" in attrs["novelty"]
 
 
 def test_no_candidates(ctx):

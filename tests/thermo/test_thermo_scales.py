@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from hpcgen.errors import ThermoError
-from hpcgen.thermo.scales import CHGNET, MP2020, SCALES, compare
+from hpcgen.thermo.scales import CHGNET, MP2020, SCALES, VASP_MP2020, compare
 
-ALLOWED = {(CHGNET, MP2020): "screening"}
+ALLOWED = {(CHGNET, MP2020): "screening", (VASP_MP2020, MP2020): "same-scale"}
 
 
 @pytest.mark.parametrize(("candidate", "reference"), itertools.product([*SCALES, "ase:my.potential"], repeat=2))
