@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
     )
     examine.set_defaults(handler=_doctor)
+    _offer_export(commands)
     for sub in commands.choices.values():
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
     return parser
@@ -144,6 +145,29 @@ def _offer_round_trips(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "Example: hpcgen reconstruct configs/quickstart.yaml, or hpcgen reconstruct --structures NaCl.cif"
     parser.set_defaults(handler=_reconstruct)
+
+
+def _offer_export(commands) -> None:
+    """`hpcgen export RUN --format FORMAT`."""
+    from hpcgen.analysis import FORMATS
+
+    does = "write the crystals of a run in the format of another program"
+    parser = commands.add_parser(
+        "export",
+        help=does,
+        description=f"{does.capitalize()}. Formats: docs/analysis.md.",
+        epilog="Example: hpcgen export runs/quickstart --format extxyz --max-e-hull 0.08 --unique --novel",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="what to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="file or folder (default: in the run folder)")
+    parser.add_argument(
+        "--table", help="where the crystals come from (default: stability; for lemat and cdvae candidates)"
+    )
+    parser.add_argument("--max-e-hull", type=float, metavar="E", help="only what lies at or below E eV/atom")
+    for flag in ("unique", "novel", "converged"):
+        parser.add_argument(f"--{flag}", action="append_const", dest="flags", const=flag, help=f"only what is {flag}")
+    parser.set_defaults(handler=_export)
 
 
 def _context(arguments: argparse.Namespace) -> Context:
@@ -242,6 +266,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
             with store.open(file) as f:
                 f.verify()
                 print(f"verified: all {len(f)} records match their checksums")
+    return EXIT_OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from hpcgen.analysis import Run, export
+    from hpcgen.analysis.export import default_name
+
+    with Run(arguments.run) as run:
+        out = arguments.output or default_name(run, arguments.format)
+        flags = tuple(arguments.flags or ())
+        count = export(run, arguments.format, out, table=arguments.table, max_e_hull=arguments.max_e_hull, flags=flags)
+    print(f"{count} crystals: {out}")
     return EXIT_OK
 
 

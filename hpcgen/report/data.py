@@ -9,6 +9,7 @@ import csv
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import numpy as np
 
 from hpcgen import store
 from hpcgen.config import Config
-from hpcgen.crystal import AVOGADRO_DENSITY, CrystalBatch, FloatArray
+from hpcgen.crystal import CrystalBatch, FloatArray
 from hpcgen.flow import Relaxation, Stability, Survivor
+from hpcgen.report.distribution import Distribution
 
 FILES = {
     "data": "dataset.h5",
@@ -30,6 +32,9 @@ FILES = {
     "hull": "stability.h5",
 }
 """The output file of each stage that has one in HDF5."""
+
+VERDICT = "stability.h5"
+"""The last hull: what headlines, ranks and shares are taken from. `stability-*.h5` are those of other calculators."""
 
 STAGE_ORDER = ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull")
 EXAMPLES = 3
@@ -74,13 +79,19 @@ class Row:
 
     Attributes:
         stability: the verdict.
-        relaxation: its relaxation, None if relaxed-mlip.h5 does not hold it.
+        relaxation: its relaxation, None if no relaxed-*.h5 holds it.
         residual: relative residual of its reconstruction, NaN if unknown.
+        judged_by: the calculator whose energy `stability` rests on.
+        others: the verdicts of other calculators on the same candidate, by calculator.
+        final: False if only another calculator's hull (`stability-*.h5`) has it, not stability.h5.
     """
 
     stability: Stability
     relaxation: Relaxation | None
     residual: float
+    judged_by: str = ""
+    others: dict[str, Stability] = field(default_factory=dict)
+    final: bool = True
 
     @property
     def doubtful(self) -> bool:
@@ -94,33 +105,13 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Distribution:
-    """Properties of a set of crystals, one number per crystal: density (g/cm^3), atoms and elements per cell."""
-
-    density: FloatArray
-    atoms: FloatArray
-    elements: FloatArray
-
-    @classmethod
-    def of(cls, batch: CrystalBatch) -> Distribution:
-        """Of every crystal in a batch, without building the crystals one by one."""
-        from ase.data import atomic_masses
-
-        starts, sizes = batch.offset[:-1], np.diff(batch.offset)
-        mass = np.add.reduceat(atomic_masses[batch.numbers], starts) if len(batch) else np.zeros(0)
-        volume = np.abs(np.linalg.det(batch.lattice)) if len(batch) else np.zeros(0)
-        kinds = [len(set(z.tolist())) for z in np.split(batch.numbers, batch.offset[1:-1])] if len(batch) else []
-        return cls(AVOGADRO_DENSITY * mass / volume, sizes.astype(float), np.array(kinds, dtype=float))
-
-
-@dataclass(frozen=True, eq=False)
 class RunData:
     """Everything the report shows.
 
     Attributes:
         config: the configuration of the run.
         rows: the crystals of stability.h5, most stable first.
-        columns: their columns in the order of the file.
+        rest: crystals that only the hull of an earlier calculator has (not selected, or failed since), likewise.
         flows: what went through each stage, in order.
         losses: failures and rejections, by stage and kind.
         attrs: root attributes of each file that is there, by file name.
@@ -138,6 +129,14 @@ class RunData:
     training: Distribution | None
     curve: dict[str, FloatArray] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    rest: list[Row] = field(default_factory=list)
+
+    @property
+    def calculators(self) -> list[str]:
+        """Whose energies were compared with a hull: that of stability.h5 first."""
+        final = [r.judged_by for r in self.rows[:1]] or [str(self.config.relax.calculator)]
+        others = [name for r in (*self.rows, *self.rest) for name in r.others]
+        return list(dict.fromkeys([*final, *others]))
 
     def flow(self, stage: str) -> StageFlow | None:
         """The flow of one stage, None if unknown."""
@@ -166,10 +165,8 @@ def collect(folder: Path, config: Config) -> RunData:
     timings = {stage: float(e["seconds"]) for stage, e in recorded.items() if "seconds" in e}
     generated = training = None
     residuals: dict[str, float] = {}
-    relaxations: dict[str, Relaxation] = {}
-    records: list[Stability] = []
 
-    for stage in STAGE_ORDER:
+    for stage in (*STAGE_ORDER, *(s for s in recorded if s not in STAGE_ORDER)):
         path = folder / FILES.get(stage, "")
         balance = recorded.get(stage, {}).get("balance")
         if stage in FILES and (path.exists() or stage == "hull"):
@@ -185,16 +182,39 @@ def collect(folder: Path, config: Config) -> RunData:
                     residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
                 elif stage == "screen":
                     losses += _rejections(list(f))
-                elif stage == "relax":
-                    relaxations = {r.id: r for r in f}
-                elif stage == "hull":
-                    records = list(f)
-        if balance:
+        if balance and stage != "report":
             flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
 
-    rows = [Row(s, relaxations.get(s.relaxation_id), residuals.get(s.candidate_id, math.nan)) for s in records]
-    rows.sort(key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
-    return RunData(config, rows, flows, losses, attrs, generated, training, read_curve(folder / "train.csv"), timings)
+    rows, rest = _rows(folder, residuals)
+    curve = read_curve(folder / "train.csv")
+    return RunData(config, rows, flows, losses, attrs, generated, training, curve, timings, rest)
+
+
+def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Row]]:
+    """The crystals of stability.h5, and those that only other hulls have; each with what all calculators say."""
+    relaxations: dict[str, Relaxation] = {}
+    for path in sorted(folder.glob("relaxed-*.h5")):
+        with store.open(path, Relaxation) as f:
+            relaxations |= {r.id: r for r in f}
+    rows: dict[str, Row] = {}
+    rest: dict[str, Row] = {}
+    for path in (folder / VERDICT, *sorted(folder.glob("stability-*.h5"))):
+        with store.open(path, Stability) as f:
+            for s in f:
+                relaxation = relaxations.get(s.relaxation_id)
+                name = relaxation.calculator if relaxation else s.scale
+                row = Row(s, relaxation, residuals.get(s.candidate_id, math.nan), name, final=path.name == VERDICT)
+                if row.final:
+                    rows[s.candidate_id] = row
+                    continue
+                known = rows.get(s.candidate_id) or rest.setdefault(s.candidate_id, row)
+                known.others[name] = s
+    return _ranked(rows.values()), _ranked(rest.values())
+
+
+def _ranked(rows: Iterable[Row]) -> list[Row]:
+    """The most stable first; at the end what lies implausibly low, and what has no energy."""
+    return sorted(rows, key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
 
 
 def read_curve(path: Path) -> dict[str, FloatArray]:
