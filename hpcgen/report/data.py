@@ -5,7 +5,6 @@ Only stability.h5 is required; whatever else is missing leaves its part of the r
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import defaultdict
@@ -21,6 +20,7 @@ from hpcgen.config import Config
 from hpcgen.crystal import CrystalBatch, FloatArray
 from hpcgen.flow import Relaxation, Stability, Survivor
 from hpcgen.report.distribution import Distribution
+from hpcgen.report.training import read
 
 FILES = {
     "data": "dataset.h5",
@@ -116,7 +116,7 @@ class RunData:
         losses: failures and rejections, by stage and kind.
         attrs: root attributes of each file that is there, by file name.
         generated, training: distributions of the candidates and of the training split; None if the file is missing.
-        curve: columns of train.csv as numbers (NaN where empty); empty if there is none.
+        curves: columns of train.csv as numbers (NaN where empty), by part of the generator; empty if there is none.
         timings: seconds by stage as the pipeline recorded them.
     """
 
@@ -127,7 +127,7 @@ class RunData:
     attrs: dict[str, dict[str, Any]]
     generated: Distribution | None
     training: Distribution | None
-    curve: dict[str, FloatArray] = field(default_factory=dict)
+    curves: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     rest: list[Row] = field(default_factory=list)
 
@@ -186,8 +186,8 @@ def collect(folder: Path, config: Config) -> RunData:
             flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
 
     rows, rest = _rows(folder, residuals)
-    curve = read_curve(folder / "train.csv")
-    return RunData(config, rows, flows, losses, attrs, generated, training, curve, timings, rest)
+    curves = read(folder / "train.csv")
+    return RunData(config, rows, flows, losses, attrs, generated, training, curves, timings, rest)
 
 
 def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Row]]:
@@ -215,23 +215,6 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
 def _ranked(rows: Iterable[Row]) -> list[Row]:
     """The most stable first; at the end what lies implausibly low, and what has no energy."""
     return sorted(rows, key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
-
-
-def read_curve(path: Path) -> dict[str, FloatArray]:
-    """Columns of train.csv as float arrays, NaN where a cell is empty or no number; empty without the file."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream))
-    names = [n for n in (lines[0] if lines else {}) if n]
-    return {name: np.array([_number(line.get(name)) for line in lines]) for name in names}
-
-
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _stages_json(path: Path) -> dict[str, dict[str, Any]]:

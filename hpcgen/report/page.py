@@ -14,7 +14,7 @@ from hpcgen.report.distribution import charts
 from hpcgen.report.files import TABLE_ROWS
 from hpcgen.report.headline import best_row, lines, percent, reference, stable_limit, thresholds
 from hpcgen.report.phases import Competitors
-from hpcgen.report.table import all_rows, columns, table_row
+from hpcgen.report.table import all_rows, columns, signed, table_row
 
 FIRST_CARDS = 12
 """Crystals shown before `Show all` is pressed."""
@@ -88,17 +88,18 @@ def _tiles(data: RunData) -> list[dict[str, str]]:
     if best is not None:
         label = f"eV/atom: {best.stability.formula}, the most stable"
         novel = best.stability.unique and best.stability.novel
-        tiles.append({"value": f"{best.stability.e_hull:+.3f}", "label": label + (" novel one" if novel else " one")})
+        tiles.append({"value": signed(best.stability.e_hull), "label": label + (" novel one" if novel else " one")})
     return tiles
 
 
-def _training(data: RunData) -> list[Markup]:
-    losses = {name: y for name, y in data.curve.items() if name.endswith("loss")}
-    step = data.curve.get("step")
-    if step is None or not losses:
-        return []
-    chart = svg.curves(step, losses, "optimiser step", "loss")
-    return [chart] if chart else []
+def _training(data: RunData) -> list[tuple[str, Markup]]:
+    """A name and a chart of the losses for each part of the generator."""
+    out = []
+    for part, curve in data.curves.items():
+        losses = {name: values for name, values in curve.items() if name in ("train_loss", "validation_loss")}
+        chart = svg.curves(curve["step"], losses, "optimiser step", "loss")
+        out += [(part, chart)] if chart else []
+    return out
 
 
 def _facts(data: RunData) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from hpcgen.report.phases import Landscape, Phase
+from hpcgen.report.svg import ticks
 
 WIDTH, HEIGHT = 340, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 18, 40
@@ -48,10 +49,10 @@ def _binary(land: Landscape) -> str:
 
     bottom = HEIGHT - BOTTOM
     parts = []
-    for value in np.linspace(low, high, 5)[1:-1]:
+    for value in ticks(low, high, 4):
         y = TOP + (high - value) / (high - low) * (bottom - TOP)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 4:.1f}">{value:.2f}</text>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 4:.1f}">{value:g}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
     for end, anchor, element in ((LEFT, "start", land.elements[0]), (WIDTH - RIGHT, "end", land.elements[1])):
         parts.append(f'<text class="label" text-anchor="{anchor}" x="{end}" y="{bottom + 16}">{escape(element)}</text>')

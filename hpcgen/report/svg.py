@@ -161,12 +161,12 @@ class _Frame:
     ) -> str:
         """Ticks, light lines and labels. `log`: y holds decimal logarithms; `whole`: ticks at whole numbers only."""
         parts, bottom = [], HEIGHT - BOTTOM
-        for value in _decades(self.y0, self.y1) if log else _ticks(self.y0, self.y1, 4, whole=whole):
+        for value in _decades(self.y0, self.y1) if log else ticks(self.y0, self.y1, 4, whole=whole):
             y = self.y(value)
             text = f"{10**value:.4g}" if log else f"{value:g}"
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 4:.1f}">{text}</text>')
-        for value in _ticks(self.x0, self.x1, 6, whole=whole_x) if ticks_x else []:
+        for value in ticks(self.x0, self.x1, 6, whole=whole_x) if ticks_x else []:
             x = self.x(value)
             parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 15}">{value:g}</text>')
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
@@ -204,7 +204,8 @@ def _edges(low: float, high: float, bins: int) -> FloatArray:
     return np.arange(first, last + 1, dtype=np.float64) * np.float64(step)
 
 
-def _ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """About `count` round numbers between two values."""
     step = _nice((high - low) / count)
     if whole:
         step = max(1.0, round(step))
