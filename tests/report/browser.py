@@ -40,7 +40,7 @@ class Browser:
 
     Attributes:
         errors: uncaught exceptions, and console messages and log entries that are warnings or errors.
-        requests: URLs asked for, other than `data:`.
+        requests: URLs asked for, other than `data:` and `about:`.
     """
 
     def __init__(self, path: str) -> None:
@@ -97,9 +97,10 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self._events.clear()
-        self.call("Page.navigate", url=file.resolve().as_uri() + fragment)
-        self._await("Page.loadEventFired")
+        for url in ("about:blank", file.resolve().as_uri() + fragment):  # else another fragment would load nothing
+            self._events.clear()
+            self.call("Page.navigate", url=url)
+            self._await("Page.loadEventFired")
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def evaluate(self, script: str) -> Any:
@@ -162,5 +163,5 @@ class Browser:
             self.errors.append(str(p["args"]))
         elif method == "Log.entryAdded" and p["entry"]["level"] in ("error", "warning"):
             self.errors.append(p["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not p["request"]["url"].startswith("data:"):
+        elif method == "Network.requestWillBeSent" and not p["request"]["url"].startswith(("data:", "about:")):
             self.requests.append(p["request"]["url"])
