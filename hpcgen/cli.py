@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    for s in pipeline.STAGES:
+    for s in (*pipeline.STAGES, pipeline.DYNAMICS):
         sub = _campaign_command(commands, s.name, s.does, _stage)
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
@@ -196,6 +196,10 @@ def _stage(arguments: argparse.Namespace) -> int:
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK
+    if arguments.command == pipeline.DYNAMICS.name and not arguments.redo:
+        from hpcgen.stages import dynamics
+
+        dynamics.check(context)
     pipeline.run_stage(context, arguments.command, redo=arguments.redo)
     return EXIT_OK
 

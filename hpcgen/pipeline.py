@@ -72,6 +72,13 @@ STAGES: tuple[Stage, ...] = (
 ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structures from their descriptors")
 """No link of the chain: `hpcgen reconstruct --structures` runs it, in a folder of its own."""
 
+DYNAMICS = Stage(
+    "dynamics", ("stability.h5",), "dynamics.h5", "farm", "molecular dynamics of the most stable crystals", True
+)
+"""No link of the chain: `hpcgen dynamics` runs it when asked to, in the run folder; the report then shows it."""
+
+BESIDE = (DYNAMICS, ROUNDTRIP)
+
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
@@ -82,7 +89,7 @@ def stage(name: str) -> Stage:
     Raises:
         UsageError: if there is none.
     """
-    for s in STAGES:
+    for s in (*STAGES, *BESIDE):
         if s.name == name:
             return s
     raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in STAGES)}")
@@ -103,7 +110,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = ROUNDTRIP if name == ROUNDTRIP.name else stage(name)
+    s = stage(name)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -152,13 +159,15 @@ def run_all(context: Context, *, until: str | None = None) -> int:
         RunFolderError: if the folder belongs to another configuration, or another run is using it.
         LaunchError: if this is one of several processes, or a stage cannot be started.
     """
-    last = stage(until).name if until else STAGES[-1].name
+    last = stage(until) if until else STAGES[-1]
+    if last not in STAGES:
+        raise UsageError(f"{last.name} is no link of the chain", expected=f"one of {', '.join(s.name for s in STAGES)}")
     if _started_as_many():
         raise LaunchError(
             "hpcgen run was started as several processes, and it starts the ranks of each stage itself",
             remedy="call `hpcgen run` once, or a single stage such as `srun hpcgen-reconstruct` on all ranks",
         )
-    stages = STAGES[: STAGES.index(stage(last)) + 1]
+    stages = STAGES[: STAGES.index(last) + 1]
     context.check()
     finished = all(done(context, s) for s in stages)
     if not finished:
@@ -249,7 +258,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in (*STAGES, ROUNDTRIP) if s.name in entries]
+    ordered = [entries[s.name] for s in (*STAGES, *BESIDE) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"store", "data", "represent", "models", "thermo", "screen"},
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
-    {"family"},
+    {"family", "dynamics"},
     {"report"},
     {"analysis"},
     {"stages"},

@@ -35,6 +35,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.relaxed": ("relax", "relaxed-mlip.h5"),
     "hpcgen.stability": ("hull", "stability.h5"),
     "hpcgen.reference": ("reference", "reference.h5"),
+    "hpcgen.dynamics": ("dynamics", "dynamics.h5"),
+    "hpcgen.simulations": ("dynamics", "its shards"),
 }
 """Stage and usual file name of each schema, for messages."""
 
@@ -210,5 +212,7 @@ for _type, _name in (
     (flow.Relaxation, "hpcgen.relaxed"),
     (flow.Stability, "hpcgen.stability"),
     (flow.ReferenceEntry, "hpcgen.reference"),
+    (flow.Dynamics, "hpcgen.dynamics"),
+    (flow.Simulation, "hpcgen.simulations"),
 ):
     register(_type, _name)
