@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def _card(rank: int, row: Row, competitors: Competitors | None) -> dict[str, Any
         "competing": competing(landscape) if landscape else [],
         "landscape": _landscape_text(landscape, row),
         "relaxed": _relaxation_text(row),
+        "dynamics": _dynamics_text(row),
         "ids": [("stability", s.id), ("relaxation", s.relaxation_id), ("candidate", s.candidate_id)],
     }
 
@@ -99,6 +101,27 @@ def _relaxation_text(row: Row) -> str:
         f"Relaxed by {r.calculator} in {r.steps} steps, {state}: {signed(gain)} eV/atom, "
         f"largest force {r.max_force_initial:.2f} → {r.max_force:.3f} eV/Å."
     )
+
+
+def _dynamics_text(row: Row) -> str:
+    d = row.dynamics
+    if d is None:
+        return ""
+    hottest = f"{d.temperature.max():.0f} K"
+    text = f"Molecular dynamics by {d.calculator}, {d.atoms} atoms: "
+    text += f"stays a crystal at {hottest}" if d.stays else f"no crystal any more at {hottest}"
+    text += f", its atoms move by {d.displacement:.2f} Å at most."
+    if not math.isnan(d.path):
+        way = f"{d.path:.2f} Å wide in {d.path_dimensions} dimensions" if d.path > 0 else "closed"
+        text += f" Narrowest point of the widest way for the ion: {way}, {d.path_ratio:.2f} of its radius."
+    if not math.isnan(d.conductivity):
+        text += (
+            f" {d.ion}: activation energy {d.activation_energy:.2f} ± {d.activation_energy_error:.2f} eV, conductivity at "
+            f"{d.conductivity_at:.0f} K {d.conductivity:.1e} S/cm, times or over {d.conductivity_factor:.1f}."
+        )
+    elif d.ion:
+        text += f" {d.ion}: too few hops at two temperatures to give a conductivity."
+    return text
 
 
 def scenes(rows: list[tuple[int, Row]]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import numpy as np
 from hpcgen import store
 from hpcgen.config import Config
 from hpcgen.crystal import CrystalBatch, FloatArray
-from hpcgen.flow import Relaxation, Stability, Survivor
+from hpcgen.errors import Failure
+from hpcgen.flow import Dynamics, Relaxation, Stability, Survivor
 from hpcgen.report.distribution import Distribution
 from hpcgen.report.training import read
 
@@ -32,6 +33,9 @@ FILES = {
     "hull": "stability.h5",
 }
 """The output file of each stage that has one in HDF5."""
+
+DYNAMICS = "dynamics.h5"
+"""What `hpcgen dynamics` writes, beside the chain."""
 
 VERDICT = "stability.h5"
 """The last hull: what headlines, ranks and shares are taken from. `stability-*.h5` are those of other calculators."""
@@ -83,6 +87,7 @@ class Row:
         residual: relative residual of its reconstruction, NaN if unknown.
         judged_by: the calculator whose energy `stability` rests on.
         others: the verdicts of other calculators on the same candidate, by calculator.
+        dynamics: what molecular dynamics says of it, None if it was not simulated.
         final: False if only another calculator's hull (`stability-*.h5`) has it, not stability.h5.
     """
 
@@ -91,6 +96,7 @@ class Row:
     residual: float
     judged_by: str = ""
     others: dict[str, Stability] = field(default_factory=dict)
+    dynamics: Dynamics | None = None
     final: bool = True
 
     @property
@@ -185,6 +191,11 @@ def collect(folder: Path, config: Config) -> RunData:
         if balance and stage != "report":
             flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
 
+    for path in sorted(folder.glob("*.h5")):
+        if path.name not in attrs and path.name not in FILES.values():
+            with store.open(path) as f:
+                attrs[path.name] = dict(f.attrs)
+                losses += _by_stage(f.failures)
     rows, rest = _rows(folder, residuals)
     curves = read(folder / "train.csv")
     return RunData(config, rows, flows, losses, attrs, generated, training, curves, timings, rest)
@@ -196,6 +207,10 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
     for path in sorted(folder.glob("relaxed-*.h5")):
         with store.open(path, Relaxation) as f:
             relaxations |= {r.id: r for r in f}
+    simulated: dict[str, Dynamics] = {}
+    if (folder / DYNAMICS).exists():
+        with store.open(folder / DYNAMICS, Dynamics) as f:
+            simulated = {d.candidate_id: d for d in f}
     rows: dict[str, Row] = {}
     rest: dict[str, Row] = {}
     for path in (folder / VERDICT, *sorted(folder.glob("stability-*.h5"))):
@@ -203,7 +218,9 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
             for s in f:
                 relaxation = relaxations.get(s.relaxation_id)
                 name = relaxation.calculator if relaxation else s.scale
-                row = Row(s, relaxation, residuals.get(s.candidate_id, math.nan), name, final=path.name == VERDICT)
+                residual = residuals.get(s.candidate_id, math.nan)
+                final = path.name == VERDICT
+                row = Row(s, relaxation, residual, name, dynamics=simulated.get(s.candidate_id), final=final)
                 if row.final:
                     rows[s.candidate_id] = row
                     continue
@@ -227,7 +244,15 @@ def _only(batch: CrystalBatch, wanted: list[bool]) -> CrystalBatch:
     return CrystalBatch.of([batch[i] for i, w in enumerate(wanted) if w])
 
 
-def _failures(stage: str, failures: list[Any]) -> list[Loss]:
+def _by_stage(failures: list[Failure]) -> list[Loss]:
+    return [
+        loss
+        for stage in dict.fromkeys(f.stage for f in failures)
+        for loss in _failures(stage, [f for f in failures if f.stage == stage])
+    ]
+
+
+def _failures(stage: str, failures: list[Failure]) -> list[Loss]:
     messages: dict[str, list[str]] = defaultdict(list)
     for failure in failures:
         messages[failure.kind].append(f"{failure.id}: {failure.message}")

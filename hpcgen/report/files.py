@@ -21,16 +21,24 @@ TABLE_ROWS = 1000
 JOINED = ("far_below_hull", "residual", "atoms", "converged", "max_force", "max_force_initial", "steps", "calculator")
 """Columns of stability.csv that come from other files than stability.h5."""
 
+DYNAMICS = ("stays", "stays_up_to", "ion", "activation_energy", "conductivity", "conductivity_factor")
+"""Columns that come from dynamics.h5; `dynamics_` stands before their names."""
+
 
 def columns(calculators: Sequence[str] = ()) -> list[str]:
-    """Header of stability.csv: every scalar of `Stability`, then `JOINED`, then what follows from `calculators`.
+    """Header of stability.csv: every scalar of `Stability`, then `JOINED` and `DYNAMICS`, then what follows from `calculators`.
 
     Args:
         calculators: whose verdicts there are. If they are several, each has a column `e_hull (NAME)`, and `final`
             says whether stability.h5 holds the crystal; if not, the other columns are those of the calculator named.
     """
     several = ["final", *(f"e_hull ({name})" for name in calculators)] if len(calculators) > 1 else []
-    return [f.name for f in fields(Stability) if f.name != "crystal"] + list(JOINED) + several
+    return (
+        [f.name for f in fields(Stability) if f.name != "crystal"]
+        + list(JOINED)
+        + [f"dynamics_{n}" for n in DYNAMICS]
+        + several
+    )
 
 
 def write_csv(path: Path, rows: list[Row], calculators: Sequence[str] = ()) -> None:
@@ -50,6 +58,7 @@ def facts_of(row: Row, calculators: Sequence[str] = ()) -> dict[str, Any]:
     facts = {f.name: getattr(s, f.name) for f in fields(Stability) if f.name != "crystal"}
     facts |= {"far_below_hull": row.doubtful, "residual": row.residual, "atoms": len(s.crystal)}
     facts |= {name: getattr(r, name) if r else None for name in JOINED[3:]}
+    facts |= {f"dynamics_{name}": getattr(row.dynamics, name) if row.dynamics else None for name in DYNAMICS}
     judged = row.others | ({row.judged_by: s} if row.final else {})
     facts |= {f"e_hull ({name})": judged[name].e_hull if name in judged else None for name in calculators}
     return facts | {"final": row.final}

@@ -59,6 +59,8 @@ def render(data: RunData, competitors: Competitors | None = None) -> str:
         cards=cards.cards(data, shown, competitors),
         first_cards=FIRST_CARDS,
         columns=table,
+        flags=[(name, name) for name in ("unique", "novel", "converged")]
+        + ([("stays", "stays a crystal")] if any(r.dynamics for r in data.rows) else []),
         rows=[table_row(rank, row, table, ranks) for rank, row in enumerate(rows[:TABLE_ROWS], 1)],
         distributions=charts(data.generated, data.training),
         curve=_training(data),

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from hpcgen.flow import Relaxation, Stability
+from hpcgen.flow import Dynamics, Relaxation, Stability
 from hpcgen.report.data import Row, RunData
 from hpcgen.report.files import cif_path
 from hpcgen.report.headline import group_text
@@ -72,11 +72,37 @@ def columns(data: RunData) -> list[Column]:
         Column("unique", doc["unique"], False, lambda _, r: flag(r.stability.unique)),
         Column("novel", doc["novel"], False, lambda _, r: flag(r.stability.novel)),
         Column("converged", doc["converged"], False, lambda _, r: flag(r.converged)),
+        *_dynamics(data),
         Column("force before", f"{doc['max_force_initial']}, eV/Å", True, _force("max_force_initial", ".2f")),
         Column("after", f"{doc['max_force']}, eV/Å", True, _force("max_force", ".3f")),
         Column("residual", "relative residual of the reconstruction", True, lambda _, r: number(r.residual, ".3f")),
     ]
     return out
+
+
+def _dynamics(data: RunData) -> list[Column]:
+    """Columns of `hpcgen dynamics`, if it was run."""
+    doc = {f.name: f.metadata.get("doc", "") for f in fields(Dynamics)}
+    if not any(r.dynamics for r in data.rows):
+        return []
+    return [
+        Column("stays a crystal", f"{doc['stays']} (molecular dynamics)", False, _stays),
+        Column("mobile ion", doc["ion"], False, lambda _, r: text((r.dynamics.ion or "none") if r.dynamics else "–")),
+        Column("conductivity", f"{doc['conductivity']}, S/cm", True, _conductivity),
+    ]
+
+
+def _stays(_: int, row: Row) -> dict[str, Any]:
+    d = row.dynamics
+    if d is None:
+        return flag(None)
+    top = f"{d.temperature.max():.0f}" if d.stays else f"{d.stays_up_to:.0f}"
+    words = f"yes, {top} K" if d.stays else f"up to {top} K" if d.stays_up_to else "no"
+    return {"text": words, "sort": float(d.stays_up_to), "kind": "" if d.stays else "no"}
+
+
+def _conductivity(_: int, row: Row) -> dict[str, Any]:
+    return number(row.dynamics.conductivity if row.dynamics else None, ".1e")
 
 
 def table_row(rank: int, row: Row, chosen: list[Column], cards: set[int]) -> dict[str, Any]:
@@ -86,6 +112,7 @@ def table_row(rank: int, row: Row, chosen: list[Column], cards: set[int]) -> dic
         "unique": yes(s.unique),
         "novel": yes(s.novel),
         "converged": yes(row.converged),
+        "stays": yes(row.dynamics.stays if row.dynamics else None),
         "energy": repr(float(s.e_hull)),
         "cif": cif_path(rank, row),
         "card": f"c{rank}" if rank in cards else "",
