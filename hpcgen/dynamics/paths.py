@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from hpcgen.crystal import Crystal, FloatArray, composition_of
 
-SPACING = 0.3  # angstrom between grid points, at most
+SPACING = 0.15  # angstrom between grid points, at most; the clearance is found up to half of it too small
 PRECISION = 0.01  # angstrom
 FALLBACK = 1.0  # angstrom, for an element without any known radius
 

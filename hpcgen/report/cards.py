@@ -116,8 +116,9 @@ def _dynamics_text(row: Row) -> str:
         text += f" Narrowest point of the widest way for the ion: {way}, {d.path_ratio:.2f} of its radius."
     if not math.isnan(d.conductivity):
         text += (
-            f" {d.ion}: activation energy {d.activation_energy:.2f} ± {d.activation_energy_error:.2f} eV, conductivity at "
-            f"{d.conductivity_at:.0f} K {d.conductivity:.1e} S/cm, times or over {d.conductivity_factor:.1f}."
+            f" {d.ion}: activation energy {d.activation_energy:.2f} ± {d.activation_energy_error:.2f} eV, "
+            f"conductivity at {d.conductivity_at:.0f} K {d.conductivity:.1e} S/cm, "
+            f"times or over {d.conductivity_factor:.1f}."
         )
     elif d.ion:
         text += f" {d.ion}: too few hops at two temperatures to give a conductivity."

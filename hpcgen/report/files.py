@@ -26,7 +26,7 @@ DYNAMICS = ("stays", "stays_up_to", "ion", "activation_energy", "conductivity", 
 
 
 def columns(calculators: Sequence[str] = ()) -> list[str]:
-    """Header of stability.csv: every scalar of `Stability`, then `JOINED` and `DYNAMICS`, then what follows from `calculators`.
+    """Header of stability.csv: every scalar of `Stability`, `JOINED`, `DYNAMICS`, what follows from `calculators`.
 
     Args:
         calculators: whose verdicts there are. If they are several, each has a column `e_hull (NAME)`, and `final`
