@@ -27,7 +27,7 @@ def build(folder: Path, config: Config, into: Path) -> int:
         StoreError: if stability.h5 is missing, or a file of the run is damaged.
     """
     from hpcgen.report.cards import chosen
-    from hpcgen.report.data import FILES, collect
+    from hpcgen.report.data import REFERENCE, collect
     from hpcgen.report.files import TABLE_ROWS, cif_path, crystals_json, write_cif, write_csv, write_json
     from hpcgen.report.headline import numbers
     from hpcgen.report.page import render
@@ -43,7 +43,7 @@ def build(folder: Path, config: Config, into: Path) -> int:
         write_cif(into / cif_path(rank, row), row.stability.crystal)
     write_json(into / "report.json", {**numbers(data), "crystals": crystals_json(rows)})
     write_pictures(into, data)
-    reference, shown = folder / FILES["reference"], [row.stability for _, row in chosen(data)]
+    reference, shown = folder / REFERENCE, [row.stability for _, row in chosen(data)]
     competitors = Competitors(reference, (r.stability for r in data.rows), shown) if reference.exists() else None
     (into / "index.html").write_text(render(data, competitors), encoding="utf-8")
     return len(data.rows)

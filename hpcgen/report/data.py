@@ -23,24 +23,26 @@ from hpcgen.flow import Dynamics, Relaxation, Stability, Survivor
 from hpcgen.report.distribution import Distribution
 from hpcgen.report.training import read
 
-FILES = {
-    "data": "dataset.h5",
-    "sample": "samples.h5",
-    "reconstruct": "candidates.h5",
-    "screen": "survivors.h5",
-    "relax": "relaxed-mlip.h5",
-    "reference": "reference.h5",
-    "hull": "stability.h5",
-}
-"""The output file of each stage that has one in HDF5."""
+FILES = (
+    *("dataset.h5", "samples.h5", "candidates.h5", "survivors.h5", "relaxed-*.h5", "reference.h5", "stability*.h5"),
+    *("selected.h5", "dynamics.h5", "phonons.h5"),
+)
+"""Files of a run folder, in the order of the stages; those after stability.h5 only where something was asked for."""
 
+REFERENCE = "reference.h5"
 DYNAMICS = "dynamics.h5"
 """What `hpcgen dynamics` writes, beside the chain."""
 
 VERDICT = "stability.h5"
 """The last hull: what headlines, ranks and shares are taken from. `stability-*.h5` are those of other calculators."""
 
-STAGE_ORDER = ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull")
+STAGE_ORDER = (
+    *("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull"),
+    *("select", "dft", "stability", "dynamics", "phonons"),
+)
+REJECTING = {"survivors.h5": "screen", "selected.h5": "select"}
+"""Files whose records may be dropped with a reason, and their stages."""
+
 EXAMPLES = 3
 
 
@@ -167,35 +169,34 @@ def collect(folder: Path, config: Config) -> RunData:
     recorded = _stages_json(folder / "stages.json")
     attrs: dict[str, dict[str, Any]] = {}
     losses: list[Loss] = []
-    flows: list[StageFlow] = []
+    balances = {stage: e["balance"] for stage, e in recorded.items() if e.get("balance")}
     timings = {stage: float(e["seconds"]) for stage, e in recorded.items() if "seconds" in e}
     generated = training = None
     residuals: dict[str, float] = {}
+    paths = [path for pattern in FILES for path in sorted(folder.glob(pattern))]
 
-    for stage in (*STAGE_ORDER, *(s for s in recorded if s not in STAGE_ORDER)):
-        path = folder / FILES.get(stage, "")
-        balance = recorded.get(stage, {}).get("balance")
-        if stage in FILES and (path.exists() or stage == "hull"):
-            with store.open(path) as f:
-                attrs[path.name] = dict(f.attrs)
-                if "balance" in f.attrs:
-                    balance = json.loads(f.attrs["balance"])
-                losses += _failures(stage, f.failures)
-                if stage == "data":
-                    training = Distribution.of(_only(f.crystals, [s == "train" for s in f.column("split")]))
-                elif stage == "reconstruct":
-                    generated = Distribution.of(f.crystals)
-                    residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
-                elif stage == "screen":
-                    losses += _rejections(list(f))
-        if balance and stage != "report":
-            flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
+    for path in paths if folder / VERDICT in paths else [folder / VERDICT]:  # opening says what is wrong
+        with store.open(path) as f:
+            attrs[path.name] = dict(f.attrs)
+            if "balance" in f.attrs:
+                balance = json.loads(f.attrs["balance"])
+                balances[balance["stage"]] = balance
+            losses += _failures(f.failures)
+            if path.name == "dataset.h5":
+                training = Distribution.of(_only(f.crystals, [s == "train" for s in f.column("split")]))
+            elif path.name == "candidates.h5":
+                generated = Distribution.of(f.crystals)
+                residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
+            elif path.name in REJECTING:
+                losses += _rejections(REJECTING[path.name], list(f))
 
-    for path in sorted(folder.glob("*.h5")):
-        if path.name not in attrs and path.name not in FILES.values():
-            with store.open(path) as f:
-                attrs[path.name] = dict(f.attrs)
-                losses += _by_stage(f.failures)
+    order = [*STAGE_ORDER, *(stage for stage in balances if stage not in STAGE_ORDER)]
+    flows = [
+        StageFlow(stage, b["entered"], b["left"], b["failures"], timings.get(stage))
+        for stage in order
+        if (b := balances.get(stage)) and stage != "report"
+    ]
+    losses.sort(key=lambda loss: order.index(loss.stage) if loss.stage in order else len(order))
     rows, rest = _rows(folder, residuals)
     curves = read(folder / "train.csv")
     return RunData(config, rows, flows, losses, attrs, generated, training, curves, timings, rest)
@@ -205,8 +206,8 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
     """The crystals of stability.h5, and those that only other hulls have; each with what all calculators say."""
     relaxations: dict[str, Relaxation] = {}
     for path in sorted(folder.glob("relaxed-*.h5")):
-        with store.open(path, Relaxation) as f:
-            relaxations |= {r.id: r for r in f}
+        with store.open(path) as f:
+            relaxations |= {r.id: r for r in f if isinstance(r, Relaxation)}
     simulated: dict[str, Dynamics] = {}
     if (folder / DYNAMICS).exists():
         with store.open(folder / DYNAMICS, Dynamics) as f:
@@ -244,34 +245,34 @@ def _only(batch: CrystalBatch, wanted: list[bool]) -> CrystalBatch:
     return CrystalBatch.of([batch[i] for i, w in enumerate(wanted) if w])
 
 
-def _by_stage(failures: list[Failure]) -> list[Loss]:
-    return [
-        loss
-        for stage in dict.fromkeys(f.stage for f in failures)
-        for loss in _failures(stage, [f for f in failures if f.stage == stage])
-    ]
-
-
-def _failures(stage: str, failures: list[Failure]) -> list[Loss]:
-    messages: dict[str, list[str]] = defaultdict(list)
+def _failures(failures: list[Failure]) -> list[Loss]:
+    messages: dict[tuple[str, str], list[str]] = defaultdict(list)
     for failure in failures:
-        messages[failure.kind].append(f"{failure.id}: {failure.message}")
-    return [Loss(stage, kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))]
+        messages[failure.stage, failure.kind].append(f"{failure.id}: {failure.message}")
+    return _counted(messages)
 
 
-def _rejections(survivors: list[Survivor]) -> list[Loss]:
-    """What the screening dropped, said in words."""
-    messages: dict[str, list[str]] = defaultdict(list)
-    for s in survivors:
+def _rejections(stage: str, verdicts: list[Any]) -> list[Loss]:
+    """What a stage dropped, said in words; `verdicts` have `kept` and `reason`."""
+    messages: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for s in verdicts:
         if not s.kept:
-            detail = {
-                "atoms-too-close": f"smallest distance {s.smallest_distance:.2f} Å",
-                "cell-collapsed": f"density {s.density:.0f} g/cm³",
-                "composition-invalid": "no neutral set of oxidation states",
-                "duplicate": f"equals {s.duplicate_of}",
-                "not-novel": "matches a training structure",
-            }.get(s.reason, "")
-            messages[s.reason].append(f"{s.candidate_id}: {s.formula}" + (f", {detail}" if detail else ""))
-    return [
-        Loss("screen", kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))
-    ]
+            detail = _detail(s) if isinstance(s, Survivor) else ""
+            messages[stage, s.reason].append(f"{s.candidate_id}: {s.formula}" + (f", {detail}" if detail else ""))
+    return _counted(messages)
+
+
+def _detail(s: Survivor) -> str:
+    return {
+        "atoms-too-close": f"smallest distance {s.smallest_distance:.2f} Å",
+        "cell-collapsed": f"density {s.density:.0f} g/cm³",
+        "composition-invalid": "no neutral set of oxidation states",
+        "duplicate": f"equals {s.duplicate_of}",
+        "not-novel": "matches a training structure",
+    }.get(s.reason, "")
+
+
+def _counted(messages: dict[tuple[str, str], list[str]]) -> list[Loss]:
+    """The most frequent first."""
+    ordered = sorted(messages.items(), key=lambda item: -len(item[1]))
+    return [Loss(stage, kind, len(m), m[:EXAMPLES]) for (stage, kind), m in ordered]

@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         replace(s, id=flow.make_id("x", "hull2", i), relaxation_id=r.id, e_hull=0.01 * (SELECTED - i), scale=r.scale)
         for i, (s, r) in enumerate(zip(first, again, strict=True))
     ]
-    attrs = {"balance": Balance.of("hull", SELECTED, SELECTED, []).to_json(), "scale": "vasp-pbe-mp2020"}
+    attrs = {"balance": Balance.of("stability", SELECTED, SELECTED, []).to_json(), "scale": "vasp-pbe-mp2020"}
     store.write(folder / "stability.h5", flow.Stability, judged, header=header, attrs=attrs)
     return folder, config
 
@@ -54,6 +54,13 @@ def test_each_crystal_has_the_verdicts_of_all(run):
         assert row.others[CHGNET].e_hull == before[row.stability.candidate_id]
         assert row.final == (row.judged_by == VASP)
     assert {r.relaxation.calculator for r in data.rows} == {VASP}
+
+
+def test_the_funnel_goes_on_after_the_first_hull(run):
+    folder, config = run
+    data = collect(folder, config)
+    assert (data.flow("hull").left, data.flow("stability").entered) == (len(data.rows) + len(data.rest), SELECTED)
+    assert [f.stage for f in data.flows][-2:] == ["hull", "stability"]
 
 
 def test_the_table_has_a_column_for_each_and_a_dash_where_one_is_missing(run):
