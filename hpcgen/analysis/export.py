@@ -98,16 +98,11 @@ def export(
         raise UsageError(f"{out} exists", remedy="give another name, or move it away: nothing is overwritten")
     chosen = FORMATS[form]
     name = table or chosen.table
-    crystals = run.crystals(name)
+    run.crystals(name)  # or an error
     kept = _selected(run, name, max_e_hull, flags)
-    if not len(kept):
+    if not kept.any():
         raise UsageError(f"no crystal of {name} is left to write", remedy="select less strictly")
-    file = run.file(name)
-    facts = run.table(name)
-    items = (
-        Item(rank, file[int(i)], {"id": crystals.ids[i], **_facts(facts.iloc[int(i)])})
-        for rank, i in enumerate(kept, 1)
-    )
+    items = _items(run, name, kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -118,13 +113,24 @@ def export(
             shutil.rmtree(building)
         else:
             building.unlink(missing_ok=True)
-    return len(kept)
+    return int(kept.sum())
+
+
+def _items(run: Run, name: str, kept: np.ndarray) -> Iterator[Item]:
+    """The records of a table that are kept, read block by block."""
+    facts = run.table(name)
+    rows = zip(*(facts[column] for column in facts), strict=True)
+    rank = 0
+    for record, keep, row in zip(run.file(name), kept, rows, strict=True):
+        if keep:
+            rank += 1
+            yield Item(rank, record, {"id": record.id, **_facts(dict(zip(facts.columns, row, strict=True)))})
 
 
 def _selected(run: Run, name: str, max_e_hull: float | None, flags: tuple[str, ...]) -> np.ndarray:
-    """Numbers of the records of a table that are asked for, in order."""
+    """(M,) whether each record of a table is asked for."""
     if max_e_hull is None and not flags:
-        return np.arange(len(run.crystals(name)))
+        return np.ones(len(run.file(name)), dtype=bool)
     known: pd.DataFrame = run.joined(name) if name == VERDICT or "candidate_id" in run.table(name) else run.table(name)
     unknown = [c for c in (*flags, *(["e_hull"] if max_e_hull is not None else [])) if c not in known]
     not_flags = [c for c in flags if c in known and not known[c].dropna().map(lambda v: v in (True, False)).all()]
@@ -138,12 +144,13 @@ def _selected(run: Run, name: str, max_e_hull: float | None, flags: tuple[str, .
         mask &= (known[flag] == True).to_numpy()  # noqa: E712 - what another table does not know is not true
     if max_e_hull is not None:
         mask &= (known["e_hull"] <= max_e_hull + 1e-8).to_numpy()
-    return np.flatnonzero(mask)
+    return mask
 
 
-def _facts(row: pd.Series) -> dict[str, Any]:
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    """Plain values, without what is not known."""
     values = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
-    return {str(k): v for k, v in values.items() if not (isinstance(v, float) and math.isnan(v))}
+    return {k: v for k, v in values.items() if not (isinstance(v, float) and math.isnan(v))}
 
 
 def _atoms(item: Item) -> Atoms:

@@ -141,7 +141,8 @@ class Run:
         """One row a crystal of `name`, with what every other table of the run knows of it.
 
         Other tables are joined by candidate. A column that an earlier table has already is called `table.column`:
-        `spacegroup` is the one of stability.h5, `survivors.spacegroup` the one before relaxation.
+        `spacegroup` is the one of stability.h5, `survivors.spacegroup` the one before relaxation. A table that names a
+        candidate more than once is left out.
         """
         out = self.table(name)
         if LINK not in out:

@@ -1,9 +1,9 @@
 """Is there a way for an ion through a framework at rest? The cheap filter before molecular dynamics.
 
 The widest way is found on a grid: every point has a clearance, its distance from the nearest surface of a framework
-ion (a sphere of its Shannon radius). Points are flooded from the roomiest down until the flooded region is connected
-to its own periodic image: the clearance at that moment is the bottleneck of the widest way through the crystal. An ion
-squeezes through openings narrower than itself; `dynamics.min_path` says by how much.
+ion (a sphere of Shannon's crystal radius). Points are flooded from the roomiest down until the flooded region is
+connected to its own periodic image: the clearance at that moment is the bottleneck of the widest way through the
+crystal. An ion squeezes through openings narrower than itself; `dynamics.min_path` says by how much.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from scipy.spatial import cKDTree
 from hpcgen.crystal import Crystal, FloatArray, composition_of
 
 SPACING = 0.15  # angstrom between grid points, at most; the clearance is found up to half of it too small
+POINTS = 300_000  # of the grid at most; in larger cells they are farther apart
 PRECISION = 0.01  # angstrom
 FALLBACK = 1.0  # angstrom, for an element without any known radius
 
 
 def ionic_radii(crystal: Crystal) -> FloatArray:
-    """(n,) Shannon radius of each atom, angstrom, in the likeliest oxidation state; the mean one if none balances."""
+    """(n,) Shannon's crystal radii, angstrom, in the likeliest oxidation states; mean ones if none balance."""
     guesses = composition_of(crystal.numbers).oxi_state_guesses()
     states = tuple(sorted(guesses[0].items())) if guesses else ()
     known = {
@@ -73,7 +74,8 @@ def bottleneck(crystal: Crystal, ion: int) -> tuple[float, int]:
 def _clearance(crystal: Crystal, fixed: NDArray[np.bool_]) -> FloatArray:
     """Distance of each grid point from the nearest surface of a framework ion, angstrom."""
     lengths = np.linalg.norm(crystal.lattice, axis=1)
-    shape = np.maximum(np.ceil(lengths / SPACING).astype(int), 4)
+    spacing = max(SPACING, (crystal.volume / POINTS) ** (1 / 3))
+    shape = np.maximum(np.ceil(lengths / spacing).astype(int), 4)
     axes = [np.arange(n) / n for n in shape]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.lattice
     radii, frac = ionic_radii(crystal)[fixed], crystal.frac[fixed]

@@ -94,7 +94,7 @@ def test_who_is_chosen_and_what_comes_out(ctx):
     assert salt.stays
     assert salt.stays_up_to == 900
     assert salt.path_dimensions == 3
-    assert salt.path_ratio == pytest.approx(salt.path / 1.02, rel=1e-3)  # Shannon's radius of sixfold sodium
+    assert salt.path_ratio == pytest.approx(salt.path / 1.16, rel=1e-3)  # Shannon's crystal radius of sixfold sodium
     assert found["MgO"].ion == "Mg"
     assert np.isnan(salt.conductivity)  # nothing hops in 20 fs
     assert not ctx.path("shards-dynamics").exists()
