@@ -16,6 +16,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from typing import Any, Literal
 
 from hpcgen import __version__
@@ -224,12 +225,17 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 
 
 def set_aside(context: Context, s: Stage) -> None:
-    """Move the outputs of a stage and of all later ones to `old/<time>/`: nothing is ever overwritten."""
+    """Move the outputs of a stage and of all that rests on it to `old/<time>/`: nothing is ever overwritten."""
     later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
+    if any(other.writes in DYNAMICS.reads for other in later):
+        later = (*later, DYNAMICS)
     names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
-    names += [f.name for f in context.folder.glob("shards-*")]  # unfinished work on what is set aside
+    # unfinished work on what is set aside
+    names += [f.name for other in later for f in context.folder.glob(f"shards-{other.name}*")]
     if names:
-        attic = context.path("old") / time.strftime("%Y%m%dT%H%M%S")
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        places = (context.path("old") / f"{stamp}{f'-{k}' if k else ''}" for k in count())
+        attic = next(place for place in places if not place.exists())
         attic.mkdir(parents=True)
         for name in names:
             shutil.move(str(context.path(name)), str(attic / name))

@@ -107,7 +107,8 @@ def run(ctx: Context) -> Balance | None:
         [steps * len(case.cell) * SECONDS for case, _ in tasks],
         work,
         Simulation,
-        shards=ctx.path(f"shards-{STAGE}"),
+        # shards of other settings or crystals are never taken for these
+        shards=ctx.path(f"shards-{STAGE}-{digest[:8]}{store.content_digest(ctx.path('stability.h5'))[:8]}"),
         config=config.farm,
         label=STAGE,
         deliver=deliver,

@@ -97,7 +97,7 @@ def test_who_is_chosen_and_what_comes_out(ctx):
     assert salt.path_ratio == pytest.approx(salt.path / 1.16, rel=1e-3)  # Shannon's crystal radius of sixfold sodium
     assert found["MgO"].ion == "Mg"
     assert np.isnan(salt.conductivity)  # nothing hops in 20 fs
-    assert not ctx.path("shards-dynamics").exists()
+    assert not list(ctx.folder.glob("shards-*"))
 
 
 def test_results_are_the_same_again_and_other_settings_are_refused(ctx):
@@ -178,3 +178,16 @@ def test_only_measured_diffusion_in_the_solid_counts():
     assert out.conductivity_factor > 1.3
     few = [simulated(600, d(600), measured=False), simulated(900, d(900)), simulated(1200, 1.0, stays=False)]
     assert np.isnan(stage.summarise(case, few, config, flow.make_id("x", "dynamics", 0), "potential").conductivity)
+
+
+def test_a_new_report_leaves_the_simulations_and_a_new_hull_takes_them_along(ctx):
+    for name in ("dynamics.h5", "report"):
+        ctx.path(name).write_text("")
+    ctx.path("shards-dynamics").mkdir()
+    pipeline.set_aside(ctx, pipeline.stage("report"))
+    assert ctx.path("dynamics.h5").exists()
+    assert ctx.path("shards-dynamics").exists()
+    assert not ctx.path("report").exists()
+    pipeline.set_aside(ctx, pipeline.stage("hull"))
+    assert not ctx.path("dynamics.h5").exists()
+    assert not ctx.path("shards-dynamics").exists()
