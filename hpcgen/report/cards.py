@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from hpcgen.report.data import FAR_BELOW, Row, RunData
 from hpcgen.report.files import cif_path
-from hpcgen.report.headline import group_text, stable_limit
+from hpcgen.report.headline import group_text, plural, stable_limit
 from hpcgen.report.phase_svg import competing, phase_diagram
 from hpcgen.report.phases import LARGEST, Competitors, Landscape
 from hpcgen.report.scene import element_style, hex_colour, scene
@@ -81,8 +81,10 @@ def _landscape_text(landscape: Landscape | None, row: Row) -> str:
         return f"No diagram: {why}. Decomposes to {s.decomposition}."
     system = "-".join(landscape.elements)
     known = [p for p in (*landscape.stable, *landscape.others) if p.formula == landscape.this.formula]
-    text = f"{system}: {len(landscape.stable)} stable and {len(landscape.others)} other phases in the reference"
-    text += f", {len(landscape.own)} more crystals of this run." if landscape.own else "."
+    text = (
+        f"{system}: {len(landscape.stable)} stable and {plural(len(landscape.others), 'other phase')} in the reference"
+    )
+    text += f", and {plural(len(landscape.own), 'more crystal')} of this run." if landscape.own else "."
     if known:
         gap = landscape.this.formation_energy - min(p.formation_energy for p in known)
         text += (
