@@ -22,7 +22,7 @@ SHORT = """
 name: warm
 farm: {ranks: 1, launcher: none}
 relax: {device: cpu}
-dynamics: {n: 3, temperatures: [300, 900], equilibration: 0.01, time: 0.02, timestep: 2, interval: 4, width: 3.5}
+dynamics: {n: 3, temperatures: [300, 900], equilibration: 0.01, time: 0.02, timestep: 2, interval: 4, width: 2.4}
 """
 
 
@@ -78,7 +78,7 @@ def ctx(tmp_path):
 def test_who_is_chosen_and_what_comes_out(ctx):
     pytest.importorskip("chgnet")
     ctx = replace(
-        ctx, config=ctx.config.model_copy(update={"dynamics": ctx.config.dynamics.model_copy(update={"max_atoms": 30})})
+        ctx, config=ctx.config.model_copy(update={"dynamics": ctx.config.dynamics.model_copy(update={"max_atoms": 10})})
     )
     assert [s.formula for s in stage.candidates(ctx)] == ["NaCl", "KCl", "MgO"]
     balance = pipeline.run_stage(ctx, "dynamics")
