@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import re
@@ -32,12 +33,14 @@ from hpcgen.analysis.run import VERDICT, Run
 from hpcgen.crystal import Crystal, to_atoms, to_structure
 from hpcgen.errors import UsageError
 from hpcgen.flow import Relaxation
+from hpcgen.report.data import FAR_BELOW
 from hpcgen.report.files import cif_name, write_cif
 
 if TYPE_CHECKING:
     import pandas as pd
     from ase import Atoms
 
+log = logging.getLogger("hpcgen")
 GPA = 160.21766208  # of 1 eV/angstrom^3, as hpcgen.relax counts
 
 
@@ -102,6 +105,7 @@ def export(
     kept = _selected(run, name, max_e_hull, flags)
     if not kept.any():
         raise UsageError(f"no crystal of {name} is left to write", remedy="select less strictly")
+    _warn_of_doubtful(run, name, kept)
     items = _items(run, name, kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -114,6 +118,15 @@ def export(
         else:
             building.unlink(missing_ok=True)
     return int(kept.sum())
+
+
+def _warn_of_doubtful(run: Run, name: str, kept: np.ndarray) -> None:
+    """Say how many lie so far below the hull that they are no discoveries: somebody will compute them."""
+    if any(c.name == "e_hull" for c in run.file(name).layout.columns):
+        doubtful = int((run.file(name).column("e_hull")[kept] < FAR_BELOW).sum())
+        if doubtful:
+            text = "%d of the crystals written lie more than %g eV/atom below the hull: its reference must lack phases"
+            log.warning(text, doubtful, -FAR_BELOW)
 
 
 def _items(run: Run, name: str, kept: np.ndarray) -> Iterator[Item]:

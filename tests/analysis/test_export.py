@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 import hpcgen
-from hpcgen import cli
+from hpcgen import cli, config, provenance, store
 from hpcgen.analysis import FORMATS, export
 from hpcgen.crystal import from_atoms, to_structure
 from hpcgen.errors import UsageError
+from hpcgen.flow import Stability
 
 SAME = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.1, primitive_cell=False, scale=False)
 
@@ -139,3 +141,15 @@ def test_the_command(run, run_folder, tmp_path, capsys):
     assert len(list(out.iterdir())) == len(joined)
     assert f"{len(joined)} crystals" in capsys.readouterr().out
     assert cli.main(["export", str(run_folder), "--format", "cif", "-o", str(out)]) == UsageError.exit_code
+
+
+def test_what_lies_implausibly_low_is_pointed_out(run_folder, tmp_path, caplog):
+    with store.open(run_folder / "stability.h5") as f:
+        records = list(f)
+    records[3] = replace(records[3], e_hull=-0.9)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    store.write(folder / "stability.h5", Stability, records, header=provenance.header(config.loads("{name: x}"), {}))
+    with hpcgen.open(folder) as run:
+        assert export(run, "extxyz", tmp_path / "a.extxyz", max_e_hull=0.1) > 1
+        assert "1 of the crystals written" in caplog.text
