@@ -6,7 +6,9 @@ import pytest
 from browser import Browser, program  # type: ignore[import-not-found]
 from synthetic_run import make_run  # type: ignore[import-not-found]
 
-from hpcgen import report
+from hpcgen.report.data import collect
+from hpcgen.report.page import render
+from hpcgen.report.phases import Competitors
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium on this machine (it is not part of the setup)")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (320, 568)}
@@ -16,8 +18,11 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (320, 568)}
 def page(tmp_path_factory):
     """index.html of a run with hostile text in it."""
     folder = tmp_path_factory.mktemp("run")
-    report.build(folder, make_run(folder, hostile=True), folder / "report")
-    return folder / "report/index.html"
+    data = collect(folder, make_run(folder, hostile=True))
+    crystals = [r.stability for r in data.rows]
+    file = folder / "index.html"
+    file.write_text(render(data, Competitors(folder / "reference.h5", crystals, crystals)), encoding="utf-8")
+    return file
 
 
 @pytest.fixture(scope="module")
