@@ -192,7 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _stage(arguments: argparse.Namespace) -> int:
     context = _context(arguments)
     if arguments.dry_run:
-        s = pipeline.stage(arguments.command)
+        s = pipeline.work_of(arguments.command)
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK

@@ -76,9 +76,9 @@ ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structu
 DYNAMICS = Stage(
     "dynamics", ("stability.h5",), "dynamics.h5", "farm", "molecular dynamics of the most stable crystals", True
 )
-"""No link of the chain: `hpcgen dynamics` runs it when asked to, in the run folder; the report then shows it."""
+"""No link of the chain: `hpcgen dynamics` runs it when a campaign is done; the report then shows it."""
 
-BESIDE = (DYNAMICS, ROUNDTRIP)
+ASIDE = (ROUNDTRIP, DYNAMICS)
 
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
@@ -90,10 +90,19 @@ def stage(name: str) -> Stage:
     Raises:
         UsageError: if there is none.
     """
-    for s in (*STAGES, *BESIDE):
+    for s in STAGES:
         if s.name == name:
             return s
     raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in STAGES)}")
+
+
+def work_of(command: str) -> Stage:
+    """The stage that a command runs, a link of the chain or not.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    return next((s for s in ASIDE if s.name == command), None) or stage(command)
 
 
 def done(context: Context, s: Stage) -> bool:
@@ -111,7 +120,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = stage(name)
+    s = work_of(name)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -160,15 +169,13 @@ def run_all(context: Context, *, until: str | None = None) -> int:
         RunFolderError: if the folder belongs to another configuration, or another run is using it.
         LaunchError: if this is one of several processes, or a stage cannot be started.
     """
-    last = stage(until) if until else STAGES[-1]
-    if last not in STAGES:
-        raise UsageError(f"{last.name} is no link of the chain", expected=f"one of {', '.join(s.name for s in STAGES)}")
+    last = stage(until).name if until else STAGES[-1].name
     if _started_as_many():
         raise LaunchError(
             "hpcgen run was started as several processes, and it starts the ranks of each stage itself",
             remedy="call `hpcgen run` once, or a single stage such as `srun hpcgen-reconstruct` on all ranks",
         )
-    stages = STAGES[: STAGES.index(last) + 1]
+    stages = STAGES[: STAGES.index(stage(last)) + 1]
     context.check()
     finished = all(done(context, s) for s in stages)
     if not finished:
@@ -227,8 +234,7 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 def set_aside(context: Context, s: Stage) -> None:
     """Move the outputs of a stage and of all that rests on it to `old/<time>/`: nothing is ever overwritten."""
     later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
-    if any(other.writes in DYNAMICS.reads for other in later):
-        later = (*later, DYNAMICS)
+    later += tuple(work for work in ASIDE if any(other.writes in work.reads for other in later))
     names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
     # unfinished work on what is set aside
     names += [f.name for other in later for f in context.folder.glob(f"shards-{other.name}*")]
@@ -264,7 +270,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in (*STAGES, *BESIDE) if s.name in entries]
+    ordered = [entries[s.name] for s in (*STAGES, *ASIDE) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))

@@ -7,13 +7,14 @@ transport   diffusivity with an error bar, Arrhenius, conductivity
 """
 
 from hpcgen.dynamics.framework import Framework, framework
-from hpcgen.dynamics.md import Potential, SimulationError, Trajectory, simulate, supercell
+from hpcgen.dynamics.md import Evaluated, Potential, SimulationError, Trajectory, simulate, supercell
 from hpcgen.dynamics.paths import bottleneck, ionic_radii
 from hpcgen.dynamics.transport import Arrhenius, Diffusion, arrhenius, diffusion, nernst_einstein
 
 __all__ = [
     "Arrhenius",
     "Diffusion",
+    "Evaluated",
     "Framework",
     "Potential",
     "SimulationError",

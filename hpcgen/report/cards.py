@@ -106,6 +106,18 @@ def _relaxation_text(row: Row) -> str:
 
 
 def _dynamics_text(row: Row) -> str:
+    return " ".join(text for text in (_phonons_text(row), _simulation_text(row)) if text)
+
+
+def _phonons_text(row: Row) -> str:
+    p = row.phonons
+    if p is None:
+        return ""
+    verdict = "imaginary modes, so no minimum of the energy" if p.imaginary else "no imaginary modes"
+    return f"Phonons by {p.calculator}: {verdict}; the lowest lies at {signed(p.lowest_frequency, '.2f')} THz."
+
+
+def _simulation_text(row: Row) -> str:
     d = row.dynamics
     if d is None:
         return ""

@@ -30,8 +30,8 @@ FILES = (
 """Files of a run folder, in the order of the stages; those after stability.h5 only where something was asked for."""
 
 REFERENCE = "reference.h5"
-DYNAMICS = "dynamics.h5"
-"""What `hpcgen dynamics` writes, beside the chain."""
+DYNAMICS, PHONONS = "dynamics.h5", "phonons.h5"
+"""What `hpcgen dynamics` and `hpcgen phonons` write, beside the chain."""
 
 VERDICT = "stability.h5"
 """The last hull: what headlines, ranks and shares are taken from. `stability-*.h5` are those of other calculators."""
@@ -90,6 +90,7 @@ class Row:
         judged_by: the calculator whose energy `stability` rests on.
         others: the verdicts of other calculators on the same candidate, by calculator.
         dynamics: what molecular dynamics says of it, None if it was not simulated.
+        phonons: its harmonic modes, None if they were not computed; a record of phonons.h5.
         final: False if only another calculator's hull (`stability-*.h5`) has it, not stability.h5.
     """
 
@@ -99,6 +100,7 @@ class Row:
     judged_by: str = ""
     others: dict[str, Stability] = field(default_factory=dict)
     dynamics: Dynamics | None = None
+    phonons: Any = None
     final: bool = True
 
     @property
@@ -208,10 +210,7 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
     for path in sorted(folder.glob("relaxed-*.h5")):
         with store.open(path) as f:
             relaxations |= {r.id: r for r in f if isinstance(r, Relaxation)}
-    simulated: dict[str, Dynamics] = {}
-    if (folder / DYNAMICS).exists():
-        with store.open(folder / DYNAMICS, Dynamics) as f:
-            simulated = {d.candidate_id: d for d in f}
+    simulated, modes = _by_candidate(folder / DYNAMICS), _by_candidate(folder / PHONONS)
     rows: dict[str, Row] = {}
     rest: dict[str, Row] = {}
     for path in (folder / VERDICT, *sorted(folder.glob("stability-*.h5"))):
@@ -221,13 +220,28 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
                 name = relaxation.calculator if relaxation else s.scale
                 residual = residuals.get(s.candidate_id, math.nan)
                 final = path.name == VERDICT
-                row = Row(s, relaxation, residual, name, dynamics=simulated.get(s.candidate_id), final=final)
+                row = Row(
+                    s,
+                    relaxation,
+                    residual,
+                    name,
+                    dynamics=simulated.get(s.candidate_id),
+                    phonons=modes.get(s.candidate_id),
+                    final=final,
+                )
                 if row.final:
                     rows[s.candidate_id] = row
                     continue
                 known = rows.get(s.candidate_id) or rest.setdefault(s.candidate_id, row)
                 known.others[name] = s
     return _ranked(rows.values()), _ranked(rest.values())
+
+
+def _by_candidate(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    with store.open(path) as f:
+        return {record.candidate_id: record for record in f}
 
 
 def _ranked(rows: Iterable[Row]) -> list[Row]:

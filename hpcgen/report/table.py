@@ -81,15 +81,28 @@ def columns(data: RunData) -> list[Column]:
 
 
 def _dynamics(data: RunData) -> list[Column]:
-    """Columns of `hpcgen dynamics`, if it was run."""
+    """Columns of `hpcgen phonons` and `hpcgen dynamics`, where they were run."""
     doc = {f.name: f.metadata.get("doc", "") for f in fields(Dynamics)}
+    out = []
+    if any(r.phonons for r in data.rows):
+        title = "a mode lies below zero, so that the crystal is no minimum (phonons): lowest frequency, THz"
+        out.append(Column("imaginary modes", title, True, _modes))
     if not any(r.dynamics for r in data.rows):
-        return []
+        return out
     return [
+        *out,
         Column("stays a crystal", f"{doc['stays']} (molecular dynamics)", False, _stays),
         Column("mobile ion", doc["ion"], False, lambda _, r: text((r.dynamics.ion or "none") if r.dynamics else "–")),
         Column("conductivity", f"{doc['conductivity']}, S/cm", True, _conductivity),
     ]
+
+
+def _modes(_: int, row: Row) -> dict[str, Any]:
+    p = row.phonons
+    if p is None:
+        return number(None, "")
+    words = f"{'yes' if p.imaginary else 'no'} ({signed(p.lowest_frequency, '.2f')})"
+    return {"text": words, "sort": float(p.lowest_frequency), "kind": "n"}
 
 
 def _stays(_: int, row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,7 @@ def run(ctx: Context) -> Balance | None:
     config = ctx.config
     farm.pin_device(config.farm, config.relax.device)
     calculator = get_calculator(config.relax)
-    potential = getattr(calculator, "evaluate", None)
-    if potential is None:
-        raise ConfigError(
-            f"relax.calculator {config.relax.calculator!r} gives no forces of a crystal that is not relaxed",
-            expected="a calculator with a method `evaluate`, such as chgnet",
-        )
+    potential = potential_of(calculator, config.relax.calculator)
     chosen = candidates(ctx)
     cases = [prepare(s, config.dynamics) for s in chosen]
     usable = [c for c in cases if isinstance(c, Case)]
@@ -114,6 +110,29 @@ def run(ctx: Context) -> Balance | None:
         deliver=deliver,
         name_of=lambda i: tasks[i][0].stability.candidate_id,
     )
+
+
+def potential_of(calculator: Any, name: str) -> dynamics.Potential:
+    """Energy and forces of one crystal, by the calculator's `evaluate_all`, which takes several, or its `evaluate`.
+
+    Raises:
+        ConfigError: if it has neither.
+    """
+    several = getattr(calculator, "evaluate_all", None)
+    if several is None:
+        if hasattr(calculator, "evaluate"):
+            return calculator.evaluate
+        raise ConfigError(
+            f"relax.calculator is {name}, which relaxes crystals but evaluates none", expected="such as chgnet"
+        )
+
+    def one(crystal: Crystal) -> dynamics.Evaluated:
+        (result,) = several([crystal])
+        if isinstance(result, UnphysicalError):
+            raise result
+        return result
+
+    return one
 
 
 def check(ctx: Context) -> None:

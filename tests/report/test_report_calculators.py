@@ -6,11 +6,13 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from synthetic_run import make_run  # type: ignore[import-not-found]
 
 from hpcgen import flow, provenance, report, store
 from hpcgen.report.data import collect
+from hpcgen.report.page import render
 from hpcgen.report.table import columns, table_row
 from hpcgen.stages.context import Balance
 
@@ -94,3 +96,41 @@ def test_files_name_the_calculator(run, tmp_path):
     page = (tmp_path / "report/index.html").read_text()
     assert VASP in page
     assert CHGNET in page
+
+
+@pytest.mark.skipif(not hasattr(flow, "Phonons"), reason="this version computes no phonons")
+def test_phonons_have_a_column_and_a_sentence(tmp_path):
+    config = make_run(tmp_path)
+    with store.open(tmp_path / "stability.h5") as f:
+        first, second = f[0], f[1]
+    facts = {
+        "formula": "X",
+        "displacements": 2,
+        "supercell_atoms": 8,
+        "calculator": CHGNET,
+        "settings_digest": "d",
+        "seconds": 1.0,
+        "lowest_q": np.zeros(3),
+        "supercell": np.ones(3, dtype=int),
+    }
+    records = [
+        flow.Phonons(
+            id=flow.make_id("x", "phonons", i),
+            crystal=s.crystal,
+            candidate_id=s.candidate_id,
+            imaginary=bool(i),
+            lowest_frequency=-1.25 if i else 0.0,
+            gamma=np.zeros((len(s.crystal), 3)),
+            **facts,
+        )
+        for i, s in enumerate((first, second))
+    ]
+    store.write(tmp_path / "phonons.h5", flow.Phonons, records, header=provenance.header(config, {}))
+    data = collect(tmp_path, config)
+    table = columns(data)
+    column = next(i for i, c in enumerate(table) if c.head == "imaginary modes")
+    shown = {r.stability.candidate_id: table_row(1, r, table, set())["cells"][column]["text"] for r in data.rows}
+    assert shown[first.candidate_id] == "no (0.00)"
+    assert shown[second.candidate_id] == "yes (−1.25)"
+    assert sorted(shown.values()).count("–") == len(data.rows) - 2
+    assert "no minimum of the energy" in render(data)

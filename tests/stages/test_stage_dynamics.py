@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hpcgen.config import DynamicsConfig
 from hpcgen.crystal import Crystal
 from hpcgen.errors import ConfigError, Failure, RunFolderError
 from hpcgen.flow import Dynamics, Simulation, Stability
+from hpcgen.relax.minimise import UnphysicalError
 from hpcgen.report.data import collect
 from hpcgen.report.table import columns
 from hpcgen.stages import dynamics as stage
@@ -190,3 +192,15 @@ def test_a_new_report_leaves_the_simulations_and_a_new_hull_takes_them_along(ctx
     pipeline.set_aside(ctx, pipeline.stage("hull"))
     assert not ctx.path("dynamics.h5").exists()
     assert not ctx.path("shards-dynamics").exists()
+
+
+def test_forces_come_from_whichever_method_a_calculator_has():
+    crystal = rocksalt(11, 17, 5.6)
+    result = SimpleNamespace(energy=-1.0, forces=np.zeros((2, 3)))
+    assert stage.potential_of(SimpleNamespace(evaluate=lambda c: result), "one")(crystal) is result
+    assert stage.potential_of(SimpleNamespace(evaluate_all=lambda cs: [result for _ in cs]), "many")(crystal) is result
+    broken = SimpleNamespace(evaluate_all=lambda cs: [UnphysicalError("isolated-atom", "far") for _ in cs])
+    with pytest.raises(UnphysicalError):
+        stage.potential_of(broken, "many")(crystal)
+    with pytest.raises(ConfigError, match="evaluates none"):
+        stage.potential_of(SimpleNamespace(), "none")
