@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    for s in pipeline.STAGES:
+    for s in (*pipeline.STAGES, pipeline.DYNAMICS):
         sub = _campaign_command(commands, s.name, s.does, _stage)
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
     )
     examine.set_defaults(handler=_doctor)
+    _offer_export(commands)
     for sub in commands.choices.values():
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
     return parser
@@ -245,6 +246,29 @@ def _reference_build(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _offer_export(commands) -> None:
+    """`hpcgen export RUN --format FORMAT`."""
+    from hpcgen.analysis import FORMATS
+
+    does = "write the crystals of a run in the format of another program"
+    parser = commands.add_parser(
+        "export",
+        help=does,
+        description=f"{does.capitalize()}. Formats: docs/analysis.md.",
+        epilog="Example: hpcgen export runs/quickstart --format extxyz --max-e-hull 0.08 --unique --novel",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="what to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="file or folder (default: in the run folder)")
+    parser.add_argument(
+        "--table", help="where the crystals come from (default: stability; for lemat and cdvae candidates)"
+    )
+    parser.add_argument("--max-e-hull", type=float, metavar="E", help="only what lies at or below E eV/atom")
+    for flag in ("unique", "novel", "converged"):
+        parser.add_argument(f"--{flag}", action="append_const", dest="flags", const=flag, help=f"only what is {flag}")
+    parser.set_defaults(handler=_export)
+
+
 def _context(arguments: argparse.Namespace) -> Context:
     campaign = config.load(arguments.config, arguments.overrides)
     return Context(campaign, arguments.run_dir or Path("runs") / campaign.name)
@@ -267,10 +291,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _stage(arguments: argparse.Namespace) -> int:
     context = _context(arguments)
     if arguments.dry_run:
-        s = pipeline.stage(arguments.command)
+        s = pipeline.work_of(arguments.command)
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK
+    if arguments.command == pipeline.DYNAMICS.name and not arguments.redo:
+        from hpcgen.stages import dynamics
+
+        dynamics.check(context)
     pipeline.run_stage(context, arguments.command, redo=arguments.redo)
     if getattr(arguments, "verify", False):
         from hpcgen.stages import hull
@@ -346,6 +374,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
             with store.open(file) as f:
                 f.verify()
                 print(f"verified: all {len(f)} records match their checksums")
+    return EXIT_OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from hpcgen.analysis import Run, export
+    from hpcgen.analysis.export import default_name
+
+    with Run(arguments.run) as run:
+        out = arguments.output or default_name(run, arguments.format)
+        flags = tuple(arguments.flags or ())
+        count = export(run, arguments.format, out, table=arguments.table, max_e_hull=arguments.max_e_hull, flags=flags)
+    print(f"{count} crystals: {out}")
     return EXIT_OK
 
 

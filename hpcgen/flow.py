@@ -234,6 +234,67 @@ class ReferenceEntry:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What one simulation of one crystal at one temperature came to (shards of `hpcgen dynamics`)."""
+
+    id: str
+    candidate_id: str = column("id", "the candidate it came from")
+    temperature: float = column("f8", "of the thermostat", unit="K")
+    mean_temperature: float = column("f8", "found in the simulation", unit="K")
+    displacement: float = column("f8", "largest distance of a framework atom from its start", unit="angstrom")
+    shift: float = column(
+        "f8", "largest distance of the mean place of a framework atom from its start", unit="angstrom"
+    )
+    lindemann: float = column("f8", "vibration of the framework over nearest-neighbour distance", unit="1")
+    stays: bool = column("?", "the framework is still the crystal it was")
+    diffusivity: float = column("f8", "of the mobile ion; NaN if there is none", unit="cm^2/s")
+    diffusivity_error: float = column("f8", "standard error of it", unit="cm^2/s")
+    hops: float = column("f8", "hops of all mobile ions together, of 2.5 angstrom", unit="1")
+    measured: bool = column("?", "hops enough for a diffusivity")
+    seconds: float = column("f8", "wall time", unit="s", volatile=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics:
+    """What molecular dynamics says of one crystal (`dynamics.h5`)."""
+
+    id: str
+    crystal: Crystal
+    candidate_id: str = column("id", "the candidate it came from")
+    stability_id: str = column("id", "the record of stability.h5 that was simulated")
+    formula: str = column("text", "reduced formula")
+    atoms: int = column("i4", "atoms of the repeated cell")
+    stays: bool = column("?", "the framework is a crystal at every temperature simulated")
+    stays_up_to: float = column("f8", "highest temperature up to which it stays one; 0 if at none", unit="K")
+    displacement: float = column(
+        "f8", "largest distance of a framework atom from its start, at any temperature", unit="angstrom"
+    )
+    ion: str = column("text", "the ion whose motion was measured; empty if none")
+    path: float = column("f8", "clearance at the narrowest point of its widest way; NaN without ion", unit="angstrom")
+    path_ratio: float = column("f8", "that clearance over the radius of the ion; NaN without ion", unit="1")
+    path_dimensions: int = column("i4", "dimensions in which the way leads through the crystal")
+    activation_energy: float = column(
+        "f8", "of diffusion; NaN where it was measured at fewer than two temperatures", unit="eV"
+    )
+    activation_energy_error: float = column("f8", "standard error of it", unit="eV")
+    conductivity: float = column("f8", "extrapolated, by Nernst-Einstein; NaN likewise", unit="S/cm")
+    conductivity_factor: float = column(
+        "f8", "the conductivity is known up to this factor (one standard error)", unit="1"
+    )
+    conductivity_at: float = column("f8", "temperature of the extrapolation", unit="K")
+    calculator: str = column("text", "name and version of the potential")
+    seconds: float = column("f8", "wall time of all simulations", unit="s", volatile=True)
+    temperature: FloatArray = array("f8", "of the thermostats", shape=("T",), unit="K", group="dynamics")
+    lindemann: FloatArray = array(
+        "f8", "vibration over nearest-neighbour distance", shape=("T",), unit="1", group="dynamics"
+    )
+    shift: FloatArray = array("f8", "largest shift of a mean place", shape=("T",), unit="angstrom", group="dynamics")
+    diffusivity: FloatArray = array("f8", "NaN without ion", shape=("T",), unit="cm^2/s", group="dynamics")
+    diffusivity_error: FloatArray = array("f8", "standard errors", shape=("T",), unit="cm^2/s", group="dynamics")
+    hops: FloatArray = array("f8", "of all ions together", shape=("T",), unit="1", group="dynamics")
+
+
 def content(record: Any) -> dict[str, NDArray[Any] | str | float | int | bool]:
     """The identity of a record: all columns but the volatile ones, with the crystal taken apart.
 

@@ -16,6 +16,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from typing import Any, Literal
 
 from hpcgen import __version__
@@ -72,6 +73,13 @@ STAGES: tuple[Stage, ...] = (
 ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structures from their descriptors")
 """No link of the chain: `hpcgen reconstruct --structures` runs it, in a folder of its own."""
 
+DYNAMICS = Stage(
+    "dynamics", ("stability.h5",), "dynamics.h5", "farm", "molecular dynamics of the most stable crystals", True
+)
+"""No link of the chain: `hpcgen dynamics` runs it when a campaign is done; the report then shows it."""
+
+ASIDE = (ROUNDTRIP, DYNAMICS)
+
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
@@ -86,6 +94,15 @@ def stage(name: str) -> Stage:
         if s.name == name:
             return s
     raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in STAGES)}")
+
+
+def work_of(command: str) -> Stage:
+    """The stage that a command runs, a link of the chain or not.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    return next((s for s in ASIDE if s.name == command), None) or stage(command)
 
 
 def done(context: Context, s: Stage) -> bool:
@@ -103,7 +120,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = ROUNDTRIP if name == ROUNDTRIP.name else stage(name)
+    s = work_of(name)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -218,12 +235,16 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 
 
 def set_aside(context: Context, s: Stage) -> None:
-    """Move the outputs of a stage and of all later ones to `old/<time>/`: nothing is ever overwritten."""
+    """Move the outputs of a stage and of all that rests on it to `old/<time>/`: nothing is ever overwritten."""
     later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
+    later += tuple(work for work in ASIDE if any(other.writes in work.reads for other in later))
     names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
-    names += [f.name for f in context.folder.glob("shards-*")]  # unfinished work on what is set aside
+    # unfinished work on what is set aside
+    names += [f.name for other in later for f in context.folder.glob(f"shards-{other.name}*")]
     if names:
-        attic = context.path("old") / time.strftime("%Y%m%dT%H%M%S")
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        places = (context.path("old") / f"{stamp}{f'-{k}' if k else ''}" for k in count())
+        attic = next(place for place in places if not place.exists())
         attic.mkdir(parents=True)
         for name in names:
             shutil.move(str(context.path(name)), str(attic / name))
@@ -253,7 +274,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in (*STAGES, ROUNDTRIP) if s.name in entries]
+    ordered = [entries[s.name] for s in (*STAGES, *ASIDE) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))

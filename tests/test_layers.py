@@ -17,8 +17,9 @@ LAYERS: list[set[str]] = [
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
     {"pointcloud"},
-    {"family"},
+    {"family", "dynamics"},
     {"report"},
+    {"analysis"},
     {"stages"},
     {"pipeline"},
     {"doctor"},
@@ -38,6 +39,7 @@ SCIENCE = {
     "screen",
     "data",
     "report",
+    "analysis",
 }
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 

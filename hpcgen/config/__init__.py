@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpcgen.config.base import Section
 from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import AnnealConfig, BasinHoppingConfig, ReconstructConfig, RoundTripConfig
 from hpcgen.config.representation import (
@@ -37,6 +38,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DiffusionConfig",
+    "DynamicsConfig",
     "EadConfig",
     "FarmConfig",
     "HullConfig",

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from hpcgen.config.base import Section
 from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
 from hpcgen.config.representation import DataConfig, PointCloudConfig, RepresentationConfig
@@ -36,6 +37,7 @@ class Config(Section):
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
     report: ReportConfig = ReportConfig()
     farm: FarmConfig = FarmConfig()
 
@@ -50,8 +52,13 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def digest(self) -> str:
-        """Digest of everything that can change a result: all but the name, `farm`, `report` and devices."""
-        return _digest_of(self._science())
+        """Digest of everything that can change a result of the chain: all but name, `farm`, `report` and devices.
+
+        `dynamics` is left out too: it comes after the chain, as often as one likes, in a file that knows its settings.
+        """
+        tree = self._science()
+        tree.pop("dynamics")
+        return _digest_of(tree)
 
     def identity(self, stage: str) -> str:
         """Digest of what decides the items of a stage: its own section and those of the stages before it.
@@ -88,6 +95,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "relax": ("relax",),
     "reference": ("hull",),
     "hull": (),
+    "dynamics": ("dynamics",),
 }
 """The sections that each stage adds to what decides its items, in the order of the stages."""
 

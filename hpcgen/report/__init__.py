@@ -3,7 +3,7 @@
 report/index.html       the page (works offline)
 report/stability.csv    every crystal with an energy, all columns
 report/survivors/*.cif  the crystals of the page's table
-report/report.json      the numbers, for machines
+report/report.json      the numbers and the crystals of the table, for machines
 report/*.png            funnel, crystals, and both (`overview.png`)
 """
 
@@ -26,20 +26,26 @@ def build(folder: Path, config: Config, into: Path) -> int:
     Raises:
         StoreError: if stability.h5 is missing, or a file of the run is damaged.
     """
-    from hpcgen.report.data import collect
-    from hpcgen.report.files import write_cif, write_csv, write_json
+    from hpcgen.report.cards import chosen
+    from hpcgen.report.data import REFERENCE, collect
+    from hpcgen.report.files import TABLE_ROWS, cif_path, crystals_json, write_cif, write_csv, write_json
     from hpcgen.report.headline import numbers
-    from hpcgen.report.page import TABLE_ROWS, cif_path, render
+    from hpcgen.report.page import render
+    from hpcgen.report.phases import Competitors
     from hpcgen.report.pictures import write_pictures
+    from hpcgen.report.table import all_rows
 
     data = collect(folder, config)
+    rows = all_rows(data)
     (into / "survivors").mkdir(parents=True)
-    write_csv(into / "stability.csv", data.rows)
-    for rank, row in enumerate(data.rows[:TABLE_ROWS], 1):
+    write_csv(into / "stability.csv", rows, data.calculators)
+    for rank, row in enumerate(rows[:TABLE_ROWS], 1):
         write_cif(into / cif_path(rank, row), row.stability.crystal)
-    write_json(into / "report.json", numbers(data))
+    write_json(into / "report.json", {**numbers(data), "crystals": crystals_json(rows)})
     write_pictures(into, data)
-    (into / "index.html").write_text(render(data), encoding="utf-8")
+    reference, shown = folder / REFERENCE, [row.stability for _, row in chosen(data)]
+    competitors = Competitors(reference, (r.stability for r in data.rows), shown) if reference.exists() else None
+    (into / "index.html").write_text(render(data, competitors), encoding="utf-8")
     return len(data.rows)
 
 

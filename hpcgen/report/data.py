@@ -5,10 +5,10 @@ Only stability.h5 is required; whatever else is missing leaves its part of the r
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,32 @@ import numpy as np
 
 from hpcgen import store
 from hpcgen.config import Config
-from hpcgen.crystal import AVOGADRO_DENSITY, CrystalBatch, FloatArray
-from hpcgen.flow import Relaxation, Stability, Survivor
+from hpcgen.crystal import CrystalBatch, FloatArray
+from hpcgen.errors import Failure
+from hpcgen.flow import Dynamics, Relaxation, Stability, Survivor
+from hpcgen.report.distribution import Distribution
+from hpcgen.report.training import read
 
-FILES = {
-    "data": "dataset.h5",
-    "sample": "samples.h5",
-    "reconstruct": "candidates.h5",
-    "screen": "survivors.h5",
-    "relax": "relaxed-mlip.h5",
-    "reference": "reference.h5",
-    "hull": "stability.h5",
-}
-"""The output file of each stage that has one in HDF5."""
+FILES = (
+    *("dataset.h5", "samples.h5", "candidates.h5", "survivors.h5", "relaxed-*.h5", "reference.h5", "stability*.h5"),
+    *("selected.h5", "dynamics.h5", "phonons.h5"),
+)
+"""Files of a run folder, in the order of the stages; those after stability.h5 only where something was asked for."""
 
-STAGE_ORDER = ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull")
+REFERENCE = "reference.h5"
+DYNAMICS, PHONONS = "dynamics.h5", "phonons.h5"
+"""What `hpcgen dynamics` and `hpcgen phonons` write, beside the chain."""
+
+VERDICT = "stability.h5"
+"""The last hull: what headlines, ranks and shares are taken from. `stability-*.h5` are those of other calculators."""
+
+STAGE_ORDER = (
+    *("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull"),
+    *("select", "dft", "stability", "dynamics", "phonons"),
+)
+REJECTING = {"survivors.h5": "screen", "selected.h5": "select"}
+"""Files whose records may be dropped with a reason, and their stages."""
+
 EXAMPLES = 3
 
 
@@ -74,13 +85,23 @@ class Row:
 
     Attributes:
         stability: the verdict.
-        relaxation: its relaxation, None if relaxed-mlip.h5 does not hold it.
+        relaxation: its relaxation, None if no relaxed-*.h5 holds it.
         residual: relative residual of its reconstruction, NaN if unknown.
+        judged_by: the calculator whose energy `stability` rests on.
+        others: the verdicts of other calculators on the same candidate, by calculator.
+        dynamics: what molecular dynamics says of it, None if it was not simulated.
+        phonons: its harmonic modes, None if they were not computed; a record of phonons.h5.
+        final: False if only another calculator's hull (`stability-*.h5`) has it, not stability.h5.
     """
 
     stability: Stability
     relaxation: Relaxation | None
     residual: float
+    judged_by: str = ""
+    others: dict[str, Stability] = field(default_factory=dict)
+    dynamics: Dynamics | None = None
+    phonons: Any = None
+    final: bool = True
 
     @property
     def doubtful(self) -> bool:
@@ -94,38 +115,18 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Distribution:
-    """Properties of a set of crystals, one number per crystal: density (g/cm^3), atoms and elements per cell."""
-
-    density: FloatArray
-    atoms: FloatArray
-    elements: FloatArray
-
-    @classmethod
-    def of(cls, batch: CrystalBatch) -> Distribution:
-        """Of every crystal in a batch, without building the crystals one by one."""
-        from ase.data import atomic_masses
-
-        starts, sizes = batch.offset[:-1], np.diff(batch.offset)
-        mass = np.add.reduceat(atomic_masses[batch.numbers], starts) if len(batch) else np.zeros(0)
-        volume = np.abs(np.linalg.det(batch.lattice)) if len(batch) else np.zeros(0)
-        kinds = [len(set(z.tolist())) for z in np.split(batch.numbers, batch.offset[1:-1])] if len(batch) else []
-        return cls(AVOGADRO_DENSITY * mass / volume, sizes.astype(float), np.array(kinds, dtype=float))
-
-
-@dataclass(frozen=True, eq=False)
 class RunData:
     """Everything the report shows.
 
     Attributes:
         config: the configuration of the run.
         rows: the crystals of stability.h5, most stable first.
-        columns: their columns in the order of the file.
+        rest: crystals that only the hull of an earlier calculator has (not selected, or failed since), likewise.
         flows: what went through each stage, in order.
         losses: failures and rejections, by stage and kind.
         attrs: root attributes of each file that is there, by file name.
         generated, training: distributions of the candidates and of the training split; None if the file is missing.
-        curve: columns of train.csv as numbers (NaN where empty); empty if there is none.
+        curves: columns of train.csv as numbers (NaN where empty), by part of the generator; empty if there is none.
         timings: seconds by stage as the pipeline recorded them.
     """
 
@@ -136,8 +137,16 @@ class RunData:
     attrs: dict[str, dict[str, Any]]
     generated: Distribution | None
     training: Distribution | None
-    curve: dict[str, FloatArray] = field(default_factory=dict)
+    curves: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    rest: list[Row] = field(default_factory=list)
+
+    @property
+    def calculators(self) -> list[str]:
+        """Whose energies were compared with a hull: that of stability.h5 first."""
+        final = [r.judged_by for r in self.rows[:1]] or [str(self.config.relax.calculator)]
+        others = [name for r in (*self.rows, *self.rest) for name in r.others]
+        return list(dict.fromkeys([*final, *others]))
 
     def flow(self, stage: str) -> StageFlow | None:
         """The flow of one stage, None if unknown."""
@@ -170,56 +179,82 @@ def collect(folder: Path, config: Config) -> RunData:
     recorded = _stages_json(folder / "stages.json")
     attrs: dict[str, dict[str, Any]] = {}
     losses: list[Loss] = []
-    flows: list[StageFlow] = []
+    balances = {stage: e["balance"] for stage, e in recorded.items() if e.get("balance")}
     timings = {stage: float(e["seconds"]) for stage, e in recorded.items() if "seconds" in e}
     generated = training = None
     residuals: dict[str, float] = {}
+    paths = [path for pattern in FILES for path in sorted(folder.glob(pattern))]
+
+    for path in paths if folder / VERDICT in paths else [folder / VERDICT]:  # opening says what is wrong
+        with store.open(path) as f:
+            attrs[path.name] = dict(f.attrs)
+            if "balance" in f.attrs:
+                balance = json.loads(f.attrs["balance"])
+                balances[balance["stage"]] = balance
+            losses += _failures(f.failures)
+            if path.name == "dataset.h5":
+                training = Distribution.of(_only(f.crystals, [s == "train" for s in f.column("split")]))
+            elif path.name == "candidates.h5":
+                generated = Distribution.of(f.crystals)
+                residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
+            elif path.name in REJECTING:
+                losses += _rejections(REJECTING[path.name], list(f))
+
+    order = [*STAGE_ORDER, *(stage for stage in balances if stage not in STAGE_ORDER)]
+    flows = [
+        StageFlow(stage, b["entered"], b["left"], b["failures"], timings.get(stage))
+        for stage in order
+        if (b := balances.get(stage)) and stage != "report"
+    ]
+    losses.sort(key=lambda loss: order.index(loss.stage) if loss.stage in order else len(order))
+    rows, rest = _rows(folder, residuals)
+    curves = read(folder / "train.csv")
+    return RunData(config, rows, flows, losses, attrs, generated, training, curves, timings, rest)
+
+
+def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Row]]:
+    """The crystals of stability.h5, and those that only other hulls have; each with what all calculators say."""
     relaxations: dict[str, Relaxation] = {}
-    records: list[Stability] = []
+    for path in sorted(folder.glob("relaxed-*.h5")):
+        with store.open(path) as f:
+            relaxations |= {r.id: r for r in f if isinstance(r, Relaxation)}
+    simulated, modes = _by_candidate(folder / DYNAMICS), _by_candidate(folder / PHONONS)
+    rows: dict[str, Row] = {}
+    rest: dict[str, Row] = {}
+    for path in (folder / VERDICT, *sorted(folder.glob("stability-*.h5"))):
+        with store.open(path, Stability) as f:
+            for s in f:
+                relaxation = relaxations.get(s.relaxation_id)
+                name = relaxation.calculator if relaxation else s.scale
+                residual = residuals.get(s.candidate_id, math.nan)
+                final = path.name == VERDICT
+                row = Row(
+                    s,
+                    relaxation,
+                    residual,
+                    name,
+                    dynamics=simulated.get(s.candidate_id),
+                    phonons=modes.get(s.candidate_id),
+                    final=final,
+                )
+                if row.final:
+                    rows[s.candidate_id] = row
+                    continue
+                known = rows.get(s.candidate_id) or rest.setdefault(s.candidate_id, row)
+                known.others[name] = s
+    return _ranked(rows.values()), _ranked(rest.values())
 
-    for stage in STAGE_ORDER:
-        path = folder / FILES.get(stage, "")
-        balance = recorded.get(stage, {}).get("balance")
-        if stage in FILES and (path.exists() or stage == "hull"):
-            with store.open(path) as f:
-                attrs[path.name] = dict(f.attrs)
-                if "balance" in f.attrs:
-                    balance = json.loads(f.attrs["balance"])
-                losses += _failures(stage, f.failures)
-                if stage == "data":
-                    training = Distribution.of(_only(f.crystals, [s == "train" for s in f.column("split")]))
-                elif stage == "reconstruct":
-                    generated = Distribution.of(f.crystals)
-                    residuals = dict(zip(f.ids, np.asarray(f.column("residual"), dtype=float).tolist(), strict=True))
-                elif stage == "screen":
-                    losses += _rejections(list(f))
-                elif stage == "relax":
-                    relaxations = {r.id: r for r in f}
-                elif stage == "hull":
-                    records = list(f)
-        if balance:
-            flows.append(StageFlow(stage, balance["entered"], balance["left"], balance["failures"], timings.get(stage)))
 
-    rows = [Row(s, relaxations.get(s.relaxation_id), residuals.get(s.candidate_id, math.nan)) for s in records]
-    rows.sort(key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
-    return RunData(config, rows, flows, losses, attrs, generated, training, read_curve(folder / "train.csv"), timings)
-
-
-def read_curve(path: Path) -> dict[str, FloatArray]:
-    """Columns of train.csv as float arrays, NaN where a cell is empty or no number; empty without the file."""
-    if not path.is_file():
+def _by_candidate(path: Path) -> dict[str, Any]:
+    if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream))
-    names = [n for n in (lines[0] if lines else {}) if n]
-    return {name: np.array([_number(line.get(name)) for line in lines]) for name in names}
+    with store.open(path) as f:
+        return {record.candidate_id: record for record in f}
 
 
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return math.nan
+def _ranked(rows: Iterable[Row]) -> list[Row]:
+    """The most stable first; at the end what lies implausibly low, and what has no energy."""
+    return sorted(rows, key=lambda r: (r.doubtful, math.isnan(r.stability.e_hull), r.stability.e_hull, r.stability.id))
 
 
 def _stages_json(path: Path) -> dict[str, dict[str, Any]]:
@@ -232,26 +267,34 @@ def _only(batch: CrystalBatch, wanted: list[bool]) -> CrystalBatch:
     return CrystalBatch.of([batch[i] for i, w in enumerate(wanted) if w])
 
 
-def _failures(stage: str, failures: list[Any]) -> list[Loss]:
-    messages: dict[str, list[str]] = defaultdict(list)
+def _failures(failures: list[Failure]) -> list[Loss]:
+    messages: dict[tuple[str, str], list[str]] = defaultdict(list)
     for failure in failures:
-        messages[failure.kind].append(f"{failure.id}: {failure.message}")
-    return [Loss(stage, kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))]
+        messages[failure.stage, failure.kind].append(f"{failure.id}: {failure.message}")
+    return _counted(messages)
 
 
-def _rejections(survivors: list[Survivor]) -> list[Loss]:
-    """What the screening dropped, said in words."""
-    messages: dict[str, list[str]] = defaultdict(list)
-    for s in survivors:
+def _rejections(stage: str, verdicts: list[Any]) -> list[Loss]:
+    """What a stage dropped, said in words; `verdicts` have `kept` and `reason`."""
+    messages: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for s in verdicts:
         if not s.kept:
-            detail = {
-                "atoms-too-close": f"smallest distance {s.smallest_distance:.2f} Å",
-                "cell-collapsed": f"density {s.density:.0f} g/cm³",
-                "composition-invalid": "no neutral set of oxidation states",
-                "duplicate": f"equals {s.duplicate_of}",
-                "not-novel": "matches a training structure",
-            }.get(s.reason, "")
-            messages[s.reason].append(f"{s.candidate_id}: {s.formula}" + (f", {detail}" if detail else ""))
-    return [
-        Loss("screen", kind, len(m), m[:EXAMPLES]) for kind, m in sorted(messages.items(), key=lambda i: -len(i[1]))
-    ]
+            detail = _detail(s) if isinstance(s, Survivor) else ""
+            messages[stage, s.reason].append(f"{s.candidate_id}: {s.formula}" + (f", {detail}" if detail else ""))
+    return _counted(messages)
+
+
+def _detail(s: Survivor) -> str:
+    return {
+        "atoms-too-close": f"smallest distance {s.smallest_distance:.2f} Å",
+        "cell-collapsed": f"density {s.density:.0f} g/cm³",
+        "composition-invalid": "no neutral set of oxidation states",
+        "duplicate": f"equals {s.duplicate_of}",
+        "not-novel": "matches a training structure",
+    }.get(s.reason, "")
+
+
+def _counted(messages: dict[tuple[str, str], list[str]]) -> list[Loss]:
+    """The most frequent first."""
+    ordered = sorted(messages.items(), key=lambda item: -len(item[1]))
+    return [Loss(stage, kind, len(m), m[:EXAMPLES]) for (stage, kind), m in ordered]

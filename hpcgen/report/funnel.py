@@ -13,8 +13,17 @@ CHAIN = {
     "screen": "passed screening",
     "relax": "relaxed",
     "hull": "compared with the hull",
+    "select": "selected for DFT",
+    "dft": "relaxed by DFT",
+    "stability": "compared with the hull again",
 }
-SIDE = {"data": "training structures", "train": "training", "reference": "reference phases"}
+SIDE = {
+    "data": "training structures",
+    "train": "training",
+    "reference": "reference phases",
+    "dynamics": "molecular dynamics",
+    "phonons": "phonons",
+}
 
 
 @dataclass(frozen=True)

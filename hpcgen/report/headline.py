@@ -16,6 +16,10 @@ TOLERANCE = 1e-8
 """A member of the hull has e_hull 0 up to rounding, eV/atom."""
 
 
+COMPARABLE = "energies and reference on one scale"
+"""The only kind of share (`Reference.kind`) that may stand beside published ones without a warning."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """How many crystals lie at or below one energy above the hull.
@@ -48,6 +52,7 @@ class Reference:
         entries: number of its entries, 0 if unknown.
         same_potential: the reference was computed by the potential that relaxed the crystals.
         headline, text: the warning shown on the page.
+        kind: what a share of stable crystals is called with this reference, beside published ones.
     """
 
     calculator: str
@@ -62,6 +67,7 @@ class Reference:
     same_potential: bool
     headline: str
     text: str
+    kind: str
 
 
 def thresholds(data: RunData) -> list[Threshold]:
@@ -144,7 +150,14 @@ def reference(data: RunData) -> Reference:
         same_potential=same,
         headline=headline,
         text=text,
+        kind=_kind(same, source, label),
     )
+
+
+def _kind(same: bool, source: str, label: str) -> str:
+    if same or "partial" in source:
+        return "screening against a partial hull"
+    return COMPARABLE if label == "same-scale" else "screening by a potential"
 
 
 def lines(data: RunData) -> list[str]:

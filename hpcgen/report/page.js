@@ -110,6 +110,34 @@ document.documentElement.classList.add("js");
   window.addEventListener("beforeprint", drawAll);
   const on = (id, event, action) => { const e = document.getElementById(id); if (e) e.addEventListener(event, () => action(e)); };
   on("bonds", "change", (box) => { bonds = box.checked; drawAll(); });
+  const unfold = (card, open) => {
+    card.classList.toggle("open", open);
+    const button = card.querySelector("button.open");
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "less" : "more";
+  };
+  const allCards = Array.from(document.querySelectorAll(".card"));
+  allCards.forEach((card) => card.querySelector("button.open").addEventListener("click", () => {
+    unfold(card, !card.classList.contains("open"));
+    drawAll();
+  }));
+  on("details", "click", (button) => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(open));
+    button.textContent = open ? "Close all" : "Open all";
+    allCards.forEach((card) => unfold(card, open));
+    drawAll();
+  });
+  // A link to a card, as in the table, opens it, even one that waits for `Show all`.
+  const follow = () => {
+    const card = document.getElementById(location.hash.slice(1));
+    if (!card || !card.classList.contains("card")) return;
+    if (card.classList.contains("more")) { const all = document.getElementById("all"); if (all) all.click(); }
+    unfold(card, true);
+    drawAll();
+    card.scrollIntoView();
+  };
+  window.addEventListener("hashchange", follow);
   on("all", "click", (button) => { document.querySelector(".cards").classList.add("all"); button.parentElement.remove(); drawAll(); });
   on("spin", "click", (button) => {
     spinning = !spinning;
@@ -124,6 +152,7 @@ document.documentElement.classList.add("js");
     };
     requestAnimationFrame(frame);
   });
+  follow();
 })();
 
 // The table: sort by a column's button, filter by text, energy and flags.

@@ -48,9 +48,9 @@ def energy_histogram(energies: ArrayLike, thresholds: Sequence[float]) -> Markup
             f'<text class="limit-label" x="{x + 3:.1f}" y="{y + 2:.1f}">{limit:g}</text>'
         )
     notes = [f"{count} {where} bar" for count, where in outside if count]
-    note = f" ({'; '.join(notes)})" if notes else ""
-    body = frame.axes(f"energy above the hull, eV/atom{note}", "crystals", whole=True) + "".join(bars + lines)
-    return _figure(body, f"Histogram of the energy above the hull of {len(values)} crystals")
+    body = frame.axes("energy above the hull, eV/atom", "crystals", whole=True) + "".join(bars + lines)
+    chart = _figure(body, f"Histogram of the energy above the hull of {len(values)} crystals")
+    return chart + Markup('<figcaption class="note">{}</figcaption>').format("; ".join(notes)) if notes else chart
 
 
 def comparison(generated: ArrayLike, training: ArrayLike, label: str, *, whole: bool = False) -> Markup:
@@ -80,6 +80,32 @@ def comparison(generated: ArrayLike, training: ArrayLike, label: str, *, whole: 
     outline = f'<polyline class="outline" points="{" ".join(points)}"/>' if len(b) else ""
     body = frame.axes(label, "%", whole_x=whole) + "".join(bars) + outline
     return _figure(body, f"{label}: {len(a)} generated crystals against {len(b)} training structures")
+
+
+def shares(names: Sequence[str], groups: Sequence[FloatArray], label: str) -> Markup:
+    """A bar for each name with the share of the generated crystals, a line across it for that of the training data.
+
+    Args:
+        names: what is counted.
+        groups: (n,) shares in 0-1 of the generated crystals, and, if known, of the training data.
+        label: what is counted, for the axis.
+    """
+    if not names:
+        return Markup("")
+    frame = _Frame(0, len(names), 0, 100 * max(float(g.max()) for g in groups))
+    parts = []
+    for i, name in enumerate(names):
+        values = [100 * float(g[i]) for g in groups]
+        title = f"{name}: generated {values[0]:.1f} %" + (f", training {values[1]:.1f} %" if len(values) > 1 else "")
+        parts.append(_bar(frame, i + 0.1, i + 0.9, values[0], title, "bar"))
+        if len(values) > 1:
+            x0, x1, y = frame.x(i + 0.02), frame.x(i + 0.98), frame.y(values[1])
+            parts.append(f'<line class="outline" x1="{x0:.1f}" x2="{x1:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        x = frame.x(i + 0.5)
+        parts.append(
+            f'<text class="element" text-anchor="middle" x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}">{escape(name)}</text>'
+        )
+    return _figure(frame.axes(label, "%", ticks_x=False) + "".join(parts), f"{label}: {len(names)} elements")
 
 
 def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: str, *, log: bool = True) -> Markup:
@@ -129,15 +155,24 @@ class _Frame:
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - BOTTOM - TOP)
 
-    def axes(self, x_label: str, y_label: str, *, log: bool = False, whole: bool = False, whole_x: bool = False) -> str:
+    def axes(
+        self,
+        x_label: str,
+        y_label: str,
+        *,
+        log: bool = False,
+        whole: bool = False,
+        whole_x: bool = False,
+        ticks_x: bool = True,
+    ) -> str:
         """Ticks, light lines and labels. `log`: y holds decimal logarithms; `whole`: ticks at whole numbers only."""
         parts, bottom = [], HEIGHT - BOTTOM
-        for value in _decades(self.y0, self.y1) if log else _ticks(self.y0, self.y1, 4, whole=whole):
+        for value in _decades(self.y0, self.y1) if log else ticks(self.y0, self.y1, 4, whole=whole):
             y = self.y(value)
             text = f"{10**value:.4g}" if log else f"{value:g}"
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 4:.1f}">{text}</text>')
-        for value in _ticks(self.x0, self.x1, 6, whole=whole_x):
+        for value in ticks(self.x0, self.x1, 6, whole=whole_x) if ticks_x else []:
             x = self.x(value)
             parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 15}">{value:g}</text>')
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
@@ -175,7 +210,8 @@ def _edges(low: float, high: float, bins: int) -> FloatArray:
     return np.arange(first, last + 1, dtype=np.float64) * np.float64(step)
 
 
-def _ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """About `count` round numbers between two values."""
     step = _nice((high - low) / count)
     if whole:
         step = max(1.0, round(step))

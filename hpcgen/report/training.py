@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
+from hpcgen.crystal import FloatArray
 from hpcgen.errors import UsageError
 from hpcgen.report import svg
-from hpcgen.report.data import read_curve
 
 PAGE = "training.html"
 LAST = 8  # lines that are printed
@@ -90,3 +92,20 @@ def charts(curve: dict[str, np.ndarray]) -> list[Markup]:
     for name in ("samples_per_s", *scores(curve)):
         out.append(svg.curves(step, {name: curve[name]}, "optimiser step", name.replace("_", " "), log=False))
     return [chart for chart in out if chart]
+
+
+def read_curve(path: Path) -> dict[str, FloatArray]:
+    """Columns of train.csv as float arrays, NaN where a cell is empty or no number; empty without the file."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    names = [n for n in (lines[0] if lines else {}) if n]
+    return {name: np.array([_number(line.get(name)) for line in lines]) for name in names}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan

@@ -37,6 +37,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.relaxed": ("relax", "relaxed-mlip.h5"),
     "hpcgen.stability": ("hull", "stability.h5"),
     "hpcgen.reference": ("reference", "reference.h5"),
+    "hpcgen.dynamics": ("dynamics", "dynamics.h5"),
+    "hpcgen.simulations": ("dynamics", "its shards"),
 }
 """Stage and usual file name of each schema, for messages."""
 
@@ -210,6 +212,8 @@ for _type, _name in (
     (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
     (flow.Relaxation, "hpcgen.relaxed"),
+    (flow.Dynamics, "hpcgen.dynamics"),
+    (flow.Simulation, "hpcgen.simulations"),
 ):
     register(_type, _name)
 register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)

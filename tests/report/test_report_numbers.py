@@ -11,10 +11,11 @@ from synthetic_run import known_crystals, make_run  # type: ignore[import-not-fo
 from hpcgen import report
 from hpcgen.crystal import Crystal, to_structure
 from hpcgen.report import funnel, svg
-from hpcgen.report.data import collect, read_curve
+from hpcgen.report.data import collect
 from hpcgen.report.headline import best_row, lines, numbers, reference, stable_limit, thresholds
 from hpcgen.report.render import picture
 from hpcgen.report.scene import scene
+from hpcgen.report.training import read_curve
 
 
 @pytest.fixture(scope="module")

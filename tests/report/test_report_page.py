@@ -14,9 +14,11 @@ from synthetic_run import HOSTILE, known_crystals, make_run  # type: ignore[impo
 from hpcgen import report, store
 from hpcgen.crystal import to_structure
 from hpcgen.flow import Stability
-from hpcgen.report.data import Distribution, collect
+from hpcgen.report.data import collect
+from hpcgen.report.distribution import Distribution
 from hpcgen.report.files import cif_name, columns
-from hpcgen.report.page import formula_html, render
+from hpcgen.report.page import render
+from hpcgen.report.table import formula_html
 
 
 class Page(HTMLParser):
