@@ -15,7 +15,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hpcgen.config.base import Section
-from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.campaign import (
+    AseConfig,
+    FarmConfig,
+    GpawConfig,
+    HullConfig,
+    RelaxConfig,
+    ReportConfig,
+    ScreenConfig,
+)
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import AnnealConfig, BasinHoppingConfig, ReconstructConfig, RoundTripConfig
 from hpcgen.config.representation import (
@@ -31,6 +39,7 @@ from hpcgen.errors import ConfigError
 
 __all__ = [
     "AnnealConfig",
+    "AseConfig",
     "BasinHoppingConfig",
     "ConditionsConfig",
     "Config",
@@ -38,6 +47,7 @@ __all__ = [
     "DiffusionConfig",
     "EadConfig",
     "FarmConfig",
+    "GpawConfig",
     "HullConfig",
     "ModelConfig",
     "PairSpectrumConfig",
