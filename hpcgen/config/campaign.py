@@ -36,10 +36,10 @@ class GpawConfig(Section):
     """`relax.calculator: gpaw`: PBE with plane waves, on an energy scale of its own."""
 
     cutoff: Positive = Field(600.0, description="eV; oxides need 600")
-    k_density: Positive = Field(3.5, description="k points per 1/angstrom of reciprocal length, at least; centred")
+    k_density: Positive = Field(3.5, description="k points per 1/angstrom of reciprocal length at least, with Gamma")
     smearing: Positive = Field(0.1, description="width of the Fermi-Dirac occupation, eV")
     magnetic_moment: float = Field(
-        3.0, description="initial moment of atoms with d or f shells in part filled, in mu_B; 0: without spin"
+        3.0, description="initial moment of V to Ni, Ce to Yb and U to Cm, in mu_B; 0: without spin"
     )
     max_iterations: Count = Field(300, description="of self-consistency per evaluation")
 

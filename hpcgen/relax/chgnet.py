@@ -24,7 +24,7 @@ from hpcgen.crystal import Crystal
 from hpcgen.errors import DependencyError, DeviceFailure, Failure
 from hpcgen.relax import minimise as optimiser
 from hpcgen.relax.calculator import Relaxed
-from hpcgen.relax.device import is_device_failure, memory_used, one_thread, pick_device
+from hpcgen.relax.device import first_line, is_device_failure, memory_used, one_thread, pick_device
 from hpcgen.relax.graph import Graph, crystal_graph
 from hpcgen.relax.minimise import Evaluation, UnphysicalError
 from hpcgen.relax.together import relax_together
@@ -176,8 +176,3 @@ def _graph(crystal: Crystal) -> Graph | UnphysicalError:
     if graph.isolated():
         return UnphysicalError("isolated-atom", f"an atom has no neighbour within {BOND_CUTOFF} angstrom")
     return graph
-
-
-def first_line(error: Exception) -> str:
-    """Of its message."""
-    return str(error).splitlines()[0] if str(error) else ""

@@ -49,6 +49,11 @@ def is_device_failure(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "HIP error", "cuDNN error"))
 
 
+def first_line(error: Exception) -> str:
+    """Of its message."""
+    return str(error).splitlines()[0] if str(error) else ""
+
+
 def memory_used(what: str, error: Exception) -> str:
     """The message of something that a whole GPU cannot hold.
 
