@@ -86,6 +86,7 @@ def main() -> None:
         "max_stress_GPa": max(float(np.abs(r.stress).max()) for r in done if r.converged),
         "digest": digest(ours),
     }
+    print(json.dumps(result), flush=True)
     if not args.alone:
         result |= compare(crystals, ours, one_by_one(crystals, config, args.threads, warm_up), args.threads)
         result["speedup"] = result["structures_per_s"] / result["one_by_one_per_s"]

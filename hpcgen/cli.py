@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    for s in pipeline.STAGES:
+    for s in (*pipeline.STAGES, pipeline.PHONONS):
         sub = _campaign_command(commands, s.name, s.does, _stage)
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
@@ -168,7 +168,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _stage(arguments: argparse.Namespace) -> int:
     context = _context(arguments)
     if arguments.dry_run:
-        s = pipeline.stage(arguments.command)
+        s = pipeline.work_of(arguments.command)
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK

@@ -72,6 +72,11 @@ STAGES: tuple[Stage, ...] = (
 ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structures from their descriptors")
 """No link of the chain: `hpcgen reconstruct --structures` runs it, in a folder of its own."""
 
+PHONONS = Stage("phonons", ("stability.h5",), "phonons.h5", "farm", "look for imaginary modes near the hull", True)
+"""No link of the chain: `hpcgen phonons` runs it when a campaign is done."""
+
+ASIDE = (ROUNDTRIP, PHONONS)
+
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
@@ -86,6 +91,15 @@ def stage(name: str) -> Stage:
         if s.name == name:
             return s
     raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in STAGES)}")
+
+
+def work_of(command: str) -> Stage:
+    """The stage that a command runs, a link of the chain or not.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    return next((s for s in ASIDE if s.name == command), None) or stage(command)
 
 
 def done(context: Context, s: Stage) -> bool:
@@ -103,7 +117,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = ROUNDTRIP if name == ROUNDTRIP.name else stage(name)
+    s = work_of(name)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -216,7 +230,7 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 
 def set_aside(context: Context, s: Stage) -> None:
     """Move the outputs of a stage and of all later ones to `old/<time>/`: nothing is ever overwritten."""
-    later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
+    later = (*STAGES[STAGES.index(s) :], PHONONS) if s in STAGES else (s,)
     names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
     names += [f.name for f in context.folder.glob("shards-*")]  # unfinished work on what is set aside
     if names:
@@ -249,7 +263,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in (*STAGES, ROUNDTRIP) if s.name in entries]
+    ordered = [entries[s.name] for s in (*STAGES, *ASIDE) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"store", "data", "represent", "models", "thermo", "screen"},
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
-    {"family"},
+    {"family", "dynamics"},
     {"report"},
     {"stages"},
     {"pipeline"},
@@ -25,7 +25,19 @@ LAYERS: list[set[str]] = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 NO_SCIENCE = {"farm", "config", "provenance", "store"}
-SCIENCE = {"represent", "diffusion", "models", "train", "reconstruct", "relax", "thermo", "screen", "data", "report"}
+SCIENCE = {
+    "represent",
+    "diffusion",
+    "models",
+    "train",
+    "reconstruct",
+    "relax",
+    "thermo",
+    "screen",
+    "data",
+    "report",
+    "dynamics",
+}
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 
 

@@ -66,6 +66,23 @@ class RelaxConfig(Section):
         return self.model_dump(mode="json", include={"max_force", "max_stress", "max_steps", "max_volume_change"})
 
 
+class PhononsConfig(Section):
+    """`hpcgen phonons`: imaginary modes of what is near the hull; not part of the chain."""
+
+    max_e_hull: float = Field(0.1, description="eV/atom above the hull, up to which crystals are looked at")
+    max_force: Positive = Field(0.005, description="eV/angstrom, to which they are relaxed further")
+    max_stress: Positive = Field(0.05, description="GPa, likewise")
+    supercell_length: Positive = Field(
+        12.0, description="angstrom between opposite faces of the supercell at least; CHGNet sees up to 6"
+    )
+    max_atoms: Count = Field(500, description="of a supercell; larger ones are failures")
+    displacement: Positive = Field(0.03, description="angstrom; smaller ones drown in the rounding of a potential")
+    tolerance: Annotated[float, Field(ge=0.0)] = Field(
+        0.1, description="THz below zero that still count as real: the noise of forces and supercell"
+    )
+    batch: Count = Field(4, description="displaced supercells evaluated at a time")
+
+
 class HullConfig(Section):
     """The reference set, and how it is compared."""
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from hpcgen.config.base import Section
-from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.campaign import FarmConfig, HullConfig, PhononsConfig, RelaxConfig, ReportConfig, ScreenConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
 from hpcgen.config.representation import DataConfig, RepresentationConfig
@@ -35,6 +35,7 @@ class Config(Section):
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
+    phonons: PhononsConfig = PhononsConfig()
     report: ReportConfig = ReportConfig()
     farm: FarmConfig = FarmConfig()
 
@@ -49,8 +50,13 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def digest(self) -> str:
-        """Digest of everything that can change a result: all but the name, `farm`, `report` and devices."""
-        return _digest_of(self._science())
+        """Digest of everything that can change a result: all but the name, `farm`, `report` and devices.
+
+        `phonons` is left out too: it is no part of the chain, and may be chosen when a campaign is done.
+        """
+        tree = self._science()
+        tree.pop("phonons")
+        return _digest_of(tree)
 
     def identity(self, stage: str) -> str:
         """Digest of what decides the items of a stage: its own section and those of the stages before it.
@@ -85,6 +91,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "relax": ("relax",),
     "reference": ("hull",),
     "hull": (),
+    "phonons": ("phonons",),
 }
 """The sections that each stage adds to what decides its items, in the order of the stages."""
 

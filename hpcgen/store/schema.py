@@ -35,6 +35,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.relaxed": ("relax", "relaxed-mlip.h5"),
     "hpcgen.stability": ("hull", "stability.h5"),
     "hpcgen.reference": ("reference", "reference.h5"),
+    "hpcgen.phonons": ("phonons", "phonons.h5"),
 }
 """Stage and usual file name of each schema, for messages."""
 
@@ -210,5 +211,6 @@ for _type, _name in (
     (flow.Relaxation, "hpcgen.relaxed"),
     (flow.Stability, "hpcgen.stability"),
     (flow.ReferenceEntry, "hpcgen.reference"),
+    (flow.Phonons, "hpcgen.phonons"),
 ):
     register(_type, _name)
