@@ -10,7 +10,7 @@ The same function of the same weights (the tests compare energies, forces and st
   own prediction goes through the positions, with a graph for second derivatives that only training needs.
 
 A crystal's numbers do not depend on its neighbours in the batch where a row of a matrix product does not depend on the
-other rows. With MKL that holds for two rows or more and contiguous factors, so products keep to that (`_Product`), and
+other rows. With MKL that holds for two rows or more and contiguous factors, so products keep to that (`Product`), and
 elementwise functions whose last digits depend on the place in the array are avoided.
 """
 
@@ -25,12 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpcgen.crystal import FloatArray
+from hpcgen.relax.gated import WIDTH, Gated, Linear, Messages
 from hpcgen.relax.graph import Graph
 
 if TYPE_CHECKING:
     from chgnet.model.model import CHGNet
-
-WIDTH = 64  # of all features
 
 
 class Energies(NamedTuple):
@@ -45,60 +44,6 @@ class Energies(NamedTuple):
     energy: FloatArray
     forces: FloatArray
     virial: FloatArray
-
-
-class _Product(torch.autograd.Function):
-    """x @ weight, with the transposed weight at hand for the gradient, and never with a single row."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, transposed: Tensor) -> Tensor:
-        ctx.save_for_backward(transposed)
-        return _rows(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (transposed,) = ctx.saved_tensors
-        return _rows(gradients[0], transposed), None, None
-
-
-def _rows(x: Tensor, weight: Tensor) -> Tensor:
-    return (x.expand(2, -1) @ weight)[:1] if len(x) == 1 else x.contiguous() @ weight
-
-
-class _Linear:
-    """A linear layer without bias; `weight` (out, in) as torch keeps it."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight, self._transposed = weight.T.contiguous(), weight.contiguous()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return _Product.apply(x, self._weight, self._transposed)
-
-
-class _Gated:
-    """A gated MLP (core and gate side by side), whose first layer comes apart into `parts`."""
-
-    def __init__(self, layer: Any, parts: int) -> None:
-        core, gate = ([m for m in side.layers if hasattr(m, "weight")] for side in (layer.mlp_core, layer.mlp_gate))
-        first = torch.cat([core[0].weight, gate[0].weight])  # (2 W, parts W)
-        self.parts = [_Linear(w) for w in first.split(WIDTH, dim=1)]
-        assert len(self.parts) == parts
-        self.bias = torch.cat([core[0].bias, gate[0].bias])
-        self._second = [(_Linear(s[1].weight), s[1].bias) for s in (core, gate) if len(s) > 1]
-        self._norms = [(norm.weight, norm.bias, norm.eps) for norm in (layer.bn1, layer.bn2)]
-
-    def __call__(self, h: Tensor) -> Tensor:
-        """(M, 2 W) sum of the first layers' outputs to (M, W)."""
-        if self._second:
-            h = F.silu(h)
-        core, gate = h[:, :WIDTH], h[:, WIDTH:]
-        if self._second:
-            (weight_c, bias_c), (weight_g, bias_g) = self._second
-            core, gate = weight_c(core) + bias_c, weight_g(gate) + bias_g
-        (wc, bc, eps), (wg, bg, _) = self._norms
-        core = F.layer_norm(core, (WIDTH,), wc, bc, eps)
-        gate = F.layer_norm(gate, (WIDTH,), wg, bg, eps)
-        return F.silu(core) * torch.sigmoid(gate)
 
 
 class _Radial:
@@ -127,23 +72,21 @@ class Network:
         self._embedding = model.atom_embedding.embedding.weight
         encoder = model.bond_basis_expansion
         self._far, self._near = _Radial(encoder.rbf_expansion_ag), _Radial(encoder.rbf_expansion_bg)
-        self._bond = _Linear(torch.cat([model.bond_embedding.weight, model.bond_weights_ag.weight]))
-        self._near_weight = _Linear(model.bond_weights_bg.weight)
+        self._bond = Linear(torch.cat([model.bond_embedding.weight, model.bond_weights_ag.weight]))
+        self._near_weight = Linear(model.bond_weights_bg.weight)
         self._angle_frequencies = model.angle_basis_expansion.fourier_expansion.frequencies
-        self._angle = _Linear(model.angle_embedding.weight)
+        self._angle = Linear(model.angle_embedding.weight)
         self._atom_layers = [
-            (_Gated(layer.twoBody_atom, 3), _Linear(layer.mlp_out.layers[-1].weight))
-            for layer in model.atom_conv_layers
+            (Gated(layer.twoBody_atom), Linear(layer.mlp_out.layers[-1].weight)) for layer in model.atom_conv_layers
         ]
         self._bond_layers = [
-            (_Gated(layer.twoBody_bond, 4), _Linear(layer.mlp_out.layers[-1].weight))
-            for layer in model.bond_conv_layers
+            (Gated(layer.twoBody_bond), Linear(layer.mlp_out.layers[-1].weight)) for layer in model.bond_conv_layers
         ]
         # nothing reads the angles after the last bond layer
-        self._angle_layers = [_Gated(layer.twoBody_bond, 4) for layer in model.angle_layers[:-1]]
+        self._angle_layers = [Gated(layer.twoBody_bond) for layer in model.angle_layers[:-1]]
         self._norm = model.readout_norm
         readout = [m for m in model.mlp.layers if hasattr(m, "weight")]
-        self._readout = [(_Linear(m.weight), m.bias) for m in readout[:-1]]
+        self._readout = [(Linear(m.weight), m.bias) for m in readout[:-1]]
         self._last = (readout[-1].weight[0], readout[-1].bias)
         self._reference = model.composition_model.fc.weight[0].double()
 
@@ -192,8 +135,10 @@ class Network:
         r = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
         bond, weight = self._bond(self._far(r)).split(WIDTH, dim=1)
         x = self._embedding[numbers - 1]
-        centres = torch.cat([start, end])
-        both = torch.cat([weight, weight])
+        each = torch.arange(len(start), device=vector.device)
+        both = torch.cat([each, each])
+        centre, neighbour = torch.cat([start, end]), torch.cat([end, start])
+        along = Messages(centre, neighbour, both, both, centre, len(x))
         if len(apex):
             near = self._near_weight(self._near(r[short]))
             pair_weight = _take(near, one) * _take(near, two)
@@ -202,23 +147,20 @@ class Network:
             cosine = (_take(unit, one) * _take(unit, two)).sum(dim=1) * sign * (1 - 1e-6)
             angle = self._angle(self._harmonics(torch.acos(cosine)))
             moving = bond[short]
+            each = torch.arange(len(apex), device=vector.device)
+            at_bond = Messages(one, two, apex, each, one, len(short))
+            at_angle = Messages(one, two, apex, each, each, len(apex))
         for layer, (gated, out) in enumerate(self._atom_layers):
             if layer and len(apex):
                 bond = bond.index_copy(0, short, moving)
-            to_centre, of_bond, to_neighbour = (part(of) for part, of in zip(gated.parts, (x, bond, x), strict=True))
-            to_centre = to_centre + gated.bias
-            forward = _take(to_centre, start) + _take(to_neighbour, end) + of_bond
-            backward = _take(to_centre, end) + _take(to_neighbour, start) + of_bond
-            messages = gated(torch.cat([forward, backward])) * both
-            x = x + out(_sum(messages, centres, len(x)))
+            of_centre, of_bond, of_neighbour = gated.parts
+            x = x + out(gated(along, None, of_centre(x), of_neighbour(x), of_bond(bond), weight))
             if layer == len(self._bond_layers) or not len(apex):
                 continue
             gated, out = self._bond_layers[layer]
-            messages = gated(_at_angles(gated, moving, angle, x, one, two, apex)) * pair_weight
-            moving = moving + out(_sum(messages, one, len(moving)))
+            moving = moving + out(_at_angles(gated, at_bond, moving, angle, x, pair_weight))
             if layer < len(self._angle_layers):
-                gated = self._angle_layers[layer]
-                angle = angle + gated(_at_angles(gated, moving, angle, x, one, two, apex))
+                angle = angle + _at_angles(self._angle_layers[layer], at_angle, moving, angle, x, None)
         x = self._norm(x)
         for linear, bias in self._readout:
             x = F.silu(linear(x) + bias)
@@ -231,20 +173,16 @@ class Network:
         return torch.cat([constant, torch.sin(phase), torch.cos(phase)], dim=1) / math.sqrt(math.pi)
 
 
-def _at_angles(gated: _Gated, bond: Tensor, angle: Tensor, x: Tensor, one: Tensor, two: Tensor, apex: Tensor) -> Tensor:
-    """(A, 2 W) first layer of a gated MLP on both bonds, the angle and the atom between them."""
+def _at_angles(
+    gated: Gated, messages: Messages, bond: Tensor, angle: Tensor, x: Tensor, weight: Tensor | None
+) -> Tensor:
+    """A gated MLP on both bonds of each angle, the angle and the atom between them."""
     of_one, of_two, of_angle, of_apex = gated.parts
-    sums = _take(of_one(bond), one) + _take(of_two(bond), two)
-    return sums + of_angle(angle) + _take(of_apex(x) + gated.bias, apex)
+    return gated(messages, of_angle(angle), of_one(bond), of_two(bond), of_apex(x), weight)
 
 
 def _take(rows: Tensor, index: Tensor) -> Tensor:
     return torch.index_select(rows, 0, index)
-
-
-def _sum(rows: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """Sums of the rows of each owner, in the order of the rows."""
-    return rows.new_zeros(owners, rows.shape[1]).index_add(0, owner, rows)
 
 
 def energies(network: Network, graphs: Sequence[Graph]) -> list[Energies]:
