@@ -10,7 +10,8 @@ import pytest
 from hpcgen import store
 from hpcgen.config import Config, PhononsConfig
 from hpcgen.crystal import Crystal
-from hpcgen.dynamics import Spectrum, phonons, spectrum, supercell_of
+from hpcgen.dynamics import phonons
+from hpcgen.dynamics.phonons import Spectrum, spectrum, supercell_of
 from hpcgen.errors import DependencyError
 from hpcgen.flow import Phonons, Stability, make_id
 from hpcgen.relax.minimise import Evaluation, UnphysicalError
