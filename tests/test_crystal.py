@@ -123,3 +123,15 @@ def test_batch_is_ragged_and_ordered() -> None:
     with pytest.raises(IndexError):
         batch[4]
     assert len(CrystalBatch.of([])) == 0
+
+
+def test_part_of_a_batch() -> None:
+    rng = np.random.default_rng(0)
+    crystals = [Crystal(np.eye(3) * (3 + n), rng.random((n, 3)), np.full(n, n)) for n in (1, 4, 2, 3)]
+    part = CrystalBatch.of(crystals).take([2, 0, 2])
+    assert len(part) == 3
+    for found, expected in zip(part, (crystals[2], crystals[0], crystals[2]), strict=True):
+        np.testing.assert_array_equal(found.frac, expected.frac)
+        np.testing.assert_array_equal(found.numbers, expected.numbers)
+        np.testing.assert_array_equal(found.lattice, expected.lattice)
+    assert len(CrystalBatch.of(crystals).take([])) == 0
