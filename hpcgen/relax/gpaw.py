@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 from hpcgen.config import RelaxConfig
-from hpcgen.crystal import Crystal
+from hpcgen.crystal import Crystal, to_atoms
 from hpcgen.errors import DependencyError, Failure
 from hpcgen.relax import minimise as optimiser
 from hpcgen.relax.ase import evaluate
@@ -26,6 +27,7 @@ from hpcgen.relax.device import one_thread
 from hpcgen.relax.minimise import Evaluation, UnphysicalError
 from hpcgen.relax.together import relax_together
 
+Grid = tuple[int, int, int]
 MAGNETIC = (range(23, 29), range(58, 71), range(92, 97))  # V to Ni, Ce to Yb, U to Cm
 
 
@@ -57,31 +59,49 @@ class GpawCalculator:
         self.settings_digest = _digest({"method": method, "config": config.criteria(), "optimiser": optimiser.SETTINGS})
 
     def relax(self, ids: Sequence[str], crystals: Sequence[Crystal]) -> list[Relaxed | Failure]:
-        """One after the other; see `Calculator.relax`."""
+        """One after the other; see `Calculator.relax`.
+
+        The grid of k points is that of the crystal that went in: a change on the way would make the energy jump.
+        """
+        out: list[Relaxed | Failure] = []
         with one_thread():
-            return relax_together(self.evaluate_all, ids, crystals, self._config, atoms=1)
+            for item_id, crystal in zip(ids, crystals, strict=True):
+                fixed = partial(self._evaluate_each, grid=self.grid(crystal))
+                out += relax_together(fixed, [item_id], [crystal], self._config, atoms=1)
+        return out
 
     def evaluate_all(self, crystals: Sequence[Crystal]) -> list[Evaluation | UnphysicalError]:
         """Energy without smearing, forces and stress of each.
 
         `calculator-error` where self-consistency is not reached or an element has no setup.
         """
-        return [self._evaluate(crystal) for crystal in crystals]
+        return [self.evaluate(crystal, self.grid(crystal)) for crystal in crystals]
 
-    def _evaluate(self, crystal: Crystal) -> Evaluation | UnphysicalError:
+    def _evaluate_each(self, crystals: Sequence[Crystal], grid: Grid) -> list[Evaluation | UnphysicalError]:
+        return [self.evaluate(crystal, grid) for crystal in crystals]
+
+    def evaluate(self, crystal: Crystal, grid: Grid) -> Evaluation | UnphysicalError:
+        """As `evaluate_all`, of one crystal with a given grid of k points."""
         from gpaw import GPAW
         from gpaw.mpi import serial_comm
 
-        calculator = GPAW(**self.parameters(crystal), txt=None, communicator=serial_comm)
+        calculator = GPAW(**self.parameters(crystal, grid), txt=None, communicator=serial_comm)
         return evaluate(calculator, crystal, magnetic_moments(crystal, self._config.gpaw.magnetic_moment))
 
-    def parameters(self, crystal: Crystal) -> dict[str, Any]:
+    def grid(self, crystal: Crystal) -> Grid:
+        """The Monkhorst-Pack grid of `relax.gpaw.k_density`."""
+        from ase.calculators.calculator import kptdensity2monkhorstpack
+
+        a, b, c = kptdensity2monkhorstpack(to_atoms(crystal), self._config.gpaw.k_density, even=False)
+        return int(a), int(b), int(c)
+
+    def parameters(self, crystal: Crystal, grid: Grid) -> dict[str, Any]:
         """GPAW's keywords; the estimated dE/d(cutoff) takes the Pulay stress off."""
         settings = self._config.gpaw
         return {
             "mode": {"name": "pw", "ecut": settings.cutoff, "dedecut": "estimate"},
             "xc": "PBE",
-            "kpts": {"density": settings.k_density, "gamma": True},
+            "kpts": {"size": grid, "gamma": True},
             "occupations": {"name": "fermi-dirac", "width": settings.smearing},
             "spinpol": any(magnetic_moments(crystal, settings.magnetic_moment)),
             "convergence": {"energy": 1e-5, "density": 1e-5},

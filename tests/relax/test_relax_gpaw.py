@@ -48,9 +48,10 @@ def test_scale_is_that_of_the_settings() -> None:
     assert len({one.settings_digest, tight.settings_digest, other.settings_digest}) == 3
     with pytest.raises(ThermoError):
         compare(one.scale, "mp2020-gga-u")
-    spin = one.parameters(rocksalt(4.2, 28, 8))
-    assert spin["spinpol"]
-    assert not one.parameters(rocksalt(4.2, 12, 8))["spinpol"]
+    magnetic, other = rocksalt(4.2, 28, 8), rocksalt(4.2, 12, 8)
+    assert one.parameters(magnetic, one.grid(magnetic))["spinpol"]
+    assert not one.parameters(other, one.grid(other))["spinpol"]
+    assert one.grid(other) == (4, 4, 4)  # 1.5 points per 1/angstrom on 2.59 of them
 
 
 @pytest.mark.dft
@@ -60,9 +61,10 @@ def test_forces_and_stress_are_the_gradient_of_the_energy() -> None:
     crystal = Crystal(5.40 * FCC, np.array([[0, 0, 0], [0.27, 0.25, 0.25]]), np.array([14, 14]))
 
     def energy(cart: np.ndarray, lattice: np.ndarray) -> float:
-        return calculator.evaluate_all([Crystal(lattice, cart @ np.linalg.inv(lattice), crystal.numbers)])[0].energy
+        moved = Crystal(lattice, cart @ np.linalg.inv(lattice), crystal.numbers)
+        return calculator.evaluate(moved, (3, 3, 3)).energy
 
-    (here,) = calculator.evaluate_all([crystal])
+    here = calculator.evaluate(crystal, (3, 3, 3))
     h = 0.01
     moved = [crystal.cart + sign * h * np.array([[0, 0, 0], [0, 1, 0]]) for sign in (1, -1)]
     slope = (energy(moved[0], crystal.lattice) - energy(moved[1], crystal.lattice)) / (2 * h)
