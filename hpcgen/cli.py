@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    for s in (*pipeline.STAGES, pipeline.DYNAMICS):
+    for s in (*pipeline.STAGES, pipeline.DYNAMICS, pipeline.PHONONS):
         sub = _campaign_command(commands, s.name, s.does, _stage)
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"

@@ -163,6 +163,14 @@ class CrystalBatch:
         atoms = slice(self.offset[index], self.offset[index + 1])
         return Crystal(self.lattice[index], self.frac[atoms], self.numbers[atoms])
 
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> CrystalBatch:
+        """The batch of these crystals only, in this order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        sizes = np.diff(self.offset)[rows]
+        offset = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        atoms = np.arange(offset[-1]) + np.repeat(self.offset[rows] - offset[:-1], sizes)
+        return CrystalBatch(self.lattice[rows], offset, self.frac[atoms], self.numbers[atoms])
+
     def __iter__(self) -> Iterator[Crystal]:
         return (self[i] for i in range(len(self)))
 

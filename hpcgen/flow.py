@@ -221,6 +221,34 @@ class Stability:
 
 
 @dataclass(frozen=True, eq=False)
+class Phonons:
+    """The harmonic modes of one crystal near the hull (`phonons.h5`)."""
+
+    id: str
+    crystal: Crystal
+    candidate_id: str = column("id", "the candidate it came from")
+    formula: str = column("text", "reduced formula")
+    imaginary: bool = column("?", "whether a mode lies below zero by more than `phonons.tolerance`: no minimum")
+    lowest_frequency: float = column(
+        "f8",
+        "lowest mode at the wave vectors of the supercell, translations left out; imaginary ones negative",
+        unit="THz",
+    )
+    displacements: int = column("i4", "displaced supercells evaluated")
+    supercell_atoms: int = column("i4", "atoms of the supercell")
+    calculator: str = column("text", "name and version of the calculator")
+    settings_digest: str = column("text", "digest of everything that determines energies and the relaxation before")
+    seconds: float = column("f8", "wall time of relaxation and modes", unit="s", volatile=True)
+    gamma: FloatArray = per_atom(
+        "f8", "the 3 n modes at Gamma, ascending, three in the row of each atom", shape=(3,), unit="THz"
+    )
+    lowest_q: FloatArray = array(
+        "f8", "wave vector of the lowest mode, in reciprocal lattice vectors", shape=(3,), unit="1"
+    )
+    supercell: NDArray[np.int64] = array("i8", "repetitions of the cell along its vectors", shape=(3,), unit="1")
+
+
+@dataclass(frozen=True, eq=False)
 class ReferenceEntry:
     """One competing phase of a reference set (`reference.h5`)."""
 

@@ -78,7 +78,10 @@ DYNAMICS = Stage(
 )
 """No link of the chain: `hpcgen dynamics` runs it when a campaign is done; the report then shows it."""
 
-ASIDE = (ROUNDTRIP, DYNAMICS)
+PHONONS = Stage("phonons", ("stability.h5",), "phonons.h5", "farm", "look for imaginary modes near the hull", True)
+"""No link of the chain: `hpcgen phonons` runs it when a campaign is done."""
+
+ASIDE = (ROUNDTRIP, DYNAMICS, PHONONS)
 
 RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen

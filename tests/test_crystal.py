@@ -145,3 +145,15 @@ def test_tolerance_of_a_space_group():
 def test_no_space_group_is_zero():
     coincident = Crystal(np.eye(3) * 4, np.array([[0, 0, 0], [0.001, 0, 0]]), np.array([11, 11]))
     assert space_group(coincident) == 0
+
+
+def test_part_of_a_batch() -> None:
+    rng = np.random.default_rng(0)
+    crystals = [Crystal(np.eye(3) * (3 + n), rng.random((n, 3)), np.full(n, n)) for n in (1, 4, 2, 3)]
+    part = CrystalBatch.of(crystals).take([2, 0, 2])
+    assert len(part) == 3
+    for found, expected in zip(part, (crystals[2], crystals[0], crystals[2]), strict=True):
+        np.testing.assert_array_equal(found.frac, expected.frac)
+        np.testing.assert_array_equal(found.numbers, expected.numbers)
+        np.testing.assert_array_equal(found.lattice, expected.lattice)
+    assert len(CrystalBatch.of(crystals).take([])) == 0

@@ -40,6 +40,7 @@ SCIENCE = {
     "data",
     "report",
     "analysis",
+    "dynamics",
 }
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 

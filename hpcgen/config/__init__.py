@@ -15,7 +15,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hpcgen.config.base import Section
-from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.campaign import (
+    AseConfig,
+    FarmConfig,
+    GpawConfig,
+    HullConfig,
+    PhononsConfig,
+    RelaxConfig,
+    ReportConfig,
+    ScreenConfig,
+)
 from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import AnnealConfig, BasinHoppingConfig, ReconstructConfig, RoundTripConfig
@@ -33,6 +42,7 @@ from hpcgen.errors import ConfigError
 
 __all__ = [
     "AnnealConfig",
+    "AseConfig",
     "BasinHoppingConfig",
     "ConditionsConfig",
     "Config",
@@ -41,9 +51,11 @@ __all__ = [
     "DynamicsConfig",
     "EadConfig",
     "FarmConfig",
+    "GpawConfig",
     "HullConfig",
     "ModelConfig",
     "PairSpectrumConfig",
+    "PhononsConfig",
     "PointCloudConfig",
     "PrototypeData",
     "ReconstructConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,10 +32,35 @@ class ScreenConfig(Section):
         return math.inf if limit is None else limit.get(family, math.inf) if isinstance(limit, dict) else limit
 
 
-class RelaxConfig(Section):
-    """Relaxation by the machine-learned potential."""
+class AseConfig(Section):
+    """`relax.calculator: ase`: any calculator of ASE, by import path."""
 
-    calculator: str = Field("chgnet", description="a registered calculator")
+    path: str = Field(
+        "", description="`module:attribute` that makes the calculator when called, such as `mace.calculators:mace_mp`"
+    )
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of that call")
+    scale: str = Field(
+        "",
+        description="energy scale; empty: its own, so that it is compared with a reference computed by itself only",
+    )
+
+
+class GpawConfig(Section):
+    """`relax.calculator: gpaw`: PBE with plane waves, on an energy scale of its own."""
+
+    cutoff: Positive = Field(600.0, description="eV; oxides need 600")
+    k_density: Positive = Field(3.5, description="k points per 1/angstrom of reciprocal length at least, with Gamma")
+    smearing: Positive = Field(0.1, description="width of the Fermi-Dirac occupation, eV")
+    magnetic_moment: float = Field(
+        3.0, description="initial moment of V to Ni, Ce to Yb and U to Cm, in mu_B; 0: without spin"
+    )
+    max_iterations: Count = Field(300, description="of self-consistency per evaluation")
+
+
+class RelaxConfig(Section):
+    """Relaxation by a machine-learned potential, any calculator of ASE, or GPAW."""
+
+    calculator: str = Field("chgnet", description="a registered calculator: `chgnet`, `ase`, `gpaw`")
     max_force: Positive = Field(0.05, description="eV/angstrom")
     max_stress: Positive = Field(
         0.1, description="GPa; 0.1 leaves less than 1 meV/atom even in potassium, 0.5 twenty times that"
@@ -43,6 +68,32 @@ class RelaxConfig(Section):
     max_steps: Count = Field(200, description="optimiser steps at most; the rest is kept as not converged")
     max_volume_change: Positive = Field(3.0, description="ratio beyond which a crystal counts as exploded")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one")
+    batch: Count = Field(
+        8, description="crystals that a rank relaxes side by side; 8 is enough for a CPU core, a GPU wants 256"
+    )
+    ase: AseConfig = AseConfig()
+    gpaw: GpawConfig = GpawConfig()
+
+    def criteria(self) -> dict[str, Any]:
+        """What decides where a relaxation ends, whatever the calculator."""
+        return self.model_dump(mode="json", include={"max_force", "max_stress", "max_steps", "max_volume_change"})
+
+
+class PhononsConfig(Section):
+    """`hpcgen phonons`: imaginary modes of what is near the hull; not part of the chain."""
+
+    max_e_hull: float = Field(0.1, description="eV/atom above the hull, up to which crystals are looked at")
+    max_force: Positive = Field(0.005, description="eV/angstrom, to which they are relaxed further")
+    max_stress: Positive = Field(0.05, description="GPa, likewise")
+    supercell_length: Positive = Field(
+        12.0, description="angstrom between opposite faces of the supercell at least; CHGNet sees up to 6"
+    )
+    max_atoms: Count = Field(500, description="of a supercell; larger ones are failures")
+    displacement: Positive = Field(0.03, description="angstrom; smaller ones drown in the rounding of a potential")
+    tolerance: Annotated[float, Field(ge=0.0)] = Field(
+        0.1, description="THz below zero that still count as real: the noise of forces and supercell"
+    )
+    batch: Count = Field(4, description="displaced supercells evaluated at a time")
 
 
 class HullConfig(Section):

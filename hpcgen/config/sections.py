@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from hpcgen.config.base import Section
-from hpcgen.config.campaign import FarmConfig, HullConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.campaign import FarmConfig, HullConfig, PhononsConfig, RelaxConfig, ReportConfig, ScreenConfig
 from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
@@ -38,6 +38,7 @@ class Config(Section):
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
     dynamics: DynamicsConfig = DynamicsConfig()
+    phonons: PhononsConfig = PhononsConfig()
     report: ReportConfig = ReportConfig()
     farm: FarmConfig = FarmConfig()
 
@@ -54,10 +55,12 @@ class Config(Section):
     def digest(self) -> str:
         """Digest of everything that can change a result of the chain: all but name, `farm`, `report` and devices.
 
-        `dynamics` is left out too: it comes after the chain, as often as one likes, in a file that knows its settings.
+        `dynamics` and `phonons` are left out too: they come after the chain, as often as one likes, in files that know
+        their settings.
         """
         tree = self._science()
         tree.pop("dynamics")
+        tree.pop("phonons")
         return _digest_of(tree)
 
     def identity(self, stage: str) -> str:
@@ -96,6 +99,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "reference": ("hull",),
     "hull": (),
     "dynamics": ("dynamics",),
+    "phonons": ("phonons",),
 }
 """The sections that each stage adds to what decides its items, in the order of the stages."""
 

@@ -4,6 +4,7 @@ md          molecular dynamics at one temperature: a `Trajectory`
 framework   does the framework stay a crystal
 paths       is there a way for an ion through the framework at rest: the cheap filter before the molecular dynamics
 transport   diffusivity with an error bar, Arrhenius, conductivity
+phonons     are there imaginary modes
 """
 
 from hpcgen.dynamics.framework import Framework, framework

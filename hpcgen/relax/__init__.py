@@ -1,5 +1,5 @@
 """Relaxation of crystals by interatomic potentials."""
 
-from hpcgen.relax.calculator import CALCULATORS, Calculator, Relaxed, cost, get_calculator, relax_one
+from hpcgen.relax.calculator import CALCULATORS, Calculator, Relaxed, cost, get_calculator, relax_all
 
-__all__ = ["CALCULATORS", "Calculator", "Relaxed", "cost", "get_calculator", "relax_one"]
+__all__ = ["CALCULATORS", "Calculator", "Relaxed", "cost", "get_calculator", "relax_all"]

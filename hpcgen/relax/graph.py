@@ -1,4 +1,4 @@
-"""The crystal graph that CHGNet reads, built with whole arrays.
+"""The crystal graph that CHGNet reads, built with whole arrays, of one crystal or of many side by side.
 
 The same edges and angles as CHGNet's own converter (the tests compare the energies), which walks through them one by
 one, and which writes a file into the working folder when a pair of edges at the cutoff loses its partner by rounding;
@@ -7,15 +7,16 @@ here such an edge is left out: its weight is zero there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgen.crystal import Crystal
+from hpcgen.crystal import Crystal, FloatArray
 
-if TYPE_CHECKING:
-    from chgnet.graph.crystalgraph import CrystalGraph
+IntArray = NDArray[np.int64]
 
 
 class Edges(NamedTuple):
@@ -29,12 +30,12 @@ class Edges(NamedTuple):
         first: (D / 2,) int64 the first directed edge of each undirected one.
     """
 
-    centre: NDArray[np.int64]
-    neighbour: NDArray[np.int64]
-    image: NDArray[np.int64]
-    distance: NDArray[np.float64]
-    undirected: NDArray[np.int64]
-    first: NDArray[np.int64]
+    centre: IntArray
+    neighbour: IntArray
+    image: IntArray
+    distance: FloatArray
+    undirected: IntArray
+    first: IntArray
 
 
 def edges(crystal: Crystal, cutoff: float) -> Edges:
@@ -51,7 +52,7 @@ def edges(crystal: Crystal, cutoff: float) -> Edges:
     reach = int(np.abs(image).max(initial=0))
     n, width = len(crystal), 2 * reach + 1
 
-    def key(i: NDArray, j: NDArray, cell: NDArray) -> NDArray[np.int64]:
+    def key(i: NDArray, j: NDArray, cell: NDArray) -> IntArray:
         a, b, c = (cell + reach).T
         return (((i * n + j) * width + a) * width + b) * width + c
 
@@ -68,7 +69,7 @@ def edges(crystal: Crystal, cutoff: float) -> Edges:
     return Edges(centre, neighbour, image, distance, undirected, first)
 
 
-def angles(e: Edges, cutoff: float) -> NDArray[np.int64]:
+def angles(e: Edges, cutoff: float) -> IntArray:
     """(A, 5) ordered pairs of different directed edges of one centre, both within `cutoff` (angstrom).
 
     Columns: centre, undirected edge 1, directed edge 1, undirected edge 2, directed edge 2.
@@ -84,26 +85,86 @@ def angles(e: Edges, cutoff: float) -> NDArray[np.int64]:
     return np.stack([e.centre[d1], e.undirected[d1], d1, e.undirected[d2], d2], axis=1)
 
 
-def crystal_graph(crystal: Crystal, atom_cutoff: float, bond_cutoff: float) -> CrystalGraph:
-    """CHGNet's graph of a crystal; the cutoffs (angstrom) are those of the model."""
-    import torch
-    from chgnet.graph.crystalgraph import CrystalGraph
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Atoms, bonds (undirected edges), short bonds and angles of B crystals.
 
-    def tensor(values: NDArray, dtype: torch.dtype = torch.int32) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype)
+    Attributes:
+        numbers: (N,) atomic numbers.
+        crystal: (N,) the crystal of each atom, ascending.
+        start, end: (U,) atoms of each bond.
+        bond_crystal: (U,) the crystal of each bond, ascending.
+        vector: (U, 3) from `end` to `start`, angstrom.
+        short: (S,) bonds that take part in an angle.
+        one, two: (A,) the short bonds of each angle.
+        apex: (A,) the atom between them.
+        sign: (A,) -1 if one of the two vectors leads to the apex and the other away from it, else 1.
+    """
 
-    e = edges(crystal, atom_cutoff)
-    frac, lattice = tensor(crystal.frac, torch.float32), tensor(crystal.lattice, torch.float32)
-    return CrystalGraph(
-        atomic_number=tensor(crystal.numbers.astype(np.int32)),
-        atom_frac_coord=frac.requires_grad_(),
-        atom_graph=tensor(np.stack([e.centre, e.neighbour], axis=1)),
-        neighbor_image=tensor(e.image, torch.float32),
-        directed2undirected=tensor(e.undirected),
-        undirected2directed=tensor(e.first),
-        bond_graph=tensor(angles(e, bond_cutoff)),
-        lattice=lattice.requires_grad_(),
-        composition=crystal.formula,
-        atom_graph_cutoff=atom_cutoff,
-        bond_graph_cutoff=bond_cutoff,
+    numbers: IntArray
+    crystal: IntArray
+    start: IntArray
+    end: IntArray
+    bond_crystal: IntArray
+    vector: FloatArray
+    short: IntArray
+    one: IntArray
+    two: IntArray
+    apex: IntArray
+    sign: FloatArray
+
+    def isolated(self) -> bool:
+        """Whether an atom has no bond at all."""
+        return len(np.union1d(self.start, self.end)) < len(self.numbers)
+
+
+def crystal_graph(crystal: Crystal, bond_cutoff: float, angle_cutoff: float) -> Graph:
+    """The graph of one crystal: bonds and, among shorter ones, angles; cutoffs in angstrom."""
+    e = edges(crystal, bond_cutoff)
+    start, end = e.centre[e.first], e.neighbour[e.first]
+    apex, bond1, edge1, bond2, edge2 = angles(e, angle_cutoff).T
+    short, place = np.unique(np.concatenate([bond1, bond2]), return_inverse=True)
+    cart = crystal.cart
+    return Graph(
+        numbers=crystal.numbers.astype(np.int64),
+        crystal=np.zeros(len(crystal), np.int64),
+        start=start,
+        end=end,
+        bond_crystal=np.zeros(len(start), np.int64),
+        vector=cart[start] - cart[end] - e.image[e.first] @ crystal.lattice,
+        short=short,
+        one=place[: len(apex)],
+        two=place[len(apex) :],
+        apex=apex,
+        sign=np.where((e.first[bond1] == edge1) == (e.first[bond2] == edge2), 1.0, -1.0),
     )
+
+
+_COUNTED_IN = {
+    "crystal": "crystals",
+    "bond_crystal": "crystals",
+    "start": "atoms",
+    "end": "atoms",
+    "apex": "atoms",
+    "short": "bonds",
+    "one": "short",
+    "two": "short",
+}
+
+
+def side_by_side(graphs: Sequence[Graph]) -> Graph:
+    """One graph of several crystals, indices shifted; the order within each crystal is kept."""
+    sizes = {
+        "crystals": [1] * len(graphs),
+        "atoms": [len(g.numbers) for g in graphs],
+        "bonds": [len(g.start) for g in graphs],
+        "short": [len(g.short) for g in graphs],
+    }
+    offsets = {name: np.cumsum([0, *size[:-1]]) for name, size in sizes.items()}
+    columns = {}
+    for f in fields(Graph):
+        parts = [getattr(g, f.name) for g in graphs]
+        if f.name in _COUNTED_IN:
+            parts = [part + o for part, o in zip(parts, offsets[_COUNTED_IN[f.name]], strict=True)]
+        columns[f.name] = np.concatenate(parts)
+    return Graph(**columns)

@@ -25,10 +25,10 @@ from hpcgen.crystal import Crystal
 from hpcgen.data.prototypes import element_structures
 from hpcgen.errors import ConfigError, Failure
 from hpcgen.flow import Relaxation
-from hpcgen.relax import cost, get_calculator, relax_one
+from hpcgen.relax import cost, get_calculator, relax_all
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.data import training_structures
-from hpcgen.stages.relax import kept_candidates
+from hpcgen.stages.relax import groups_of, kept_candidates
 from hpcgen.thermo import ReferenceSet, from_formation_energies, from_relaxations
 from hpcgen.thermo.entries import from_computed_entries
 from hpcgen.thermo.files import sha256
@@ -82,18 +82,22 @@ def _by_own_calculator(ctx: Context) -> Balance | None:
     config = ctx.config
     farm.pin_device(config.farm, config.relax.device)
     calculator = get_calculator(config.relax)
-    systems = [crystal.elements for _, _, crystal in kept_candidates(ctx)]
+    systems = [crystal.elements for crystal in kept_candidates(ctx).crystals]
     elements = sorted({symbol for system in systems for symbol in system})
     trials = [(f"{symbol} {label}", crystal) for symbol in elements for label, crystal in element_structures(symbol)]
     structures = choose_structures(training_structures(ctx), systems, config.hull.max_structures)
     tasks: list[tuple[str, Crystal]] = [*trials, *structures]
     ids = [flow.make_id(config.identity(STAGE), f"{STAGE}-task", i) for i in range(len(tasks))]
 
-    def work(i: int) -> Relaxation | Failure:
-        result = relax_one(calculator, tasks[i][1], ids[i], ids[i])
-        if isinstance(result, Failure):
-            return replace(result, stage=STAGE, message=f"{tasks[i][0]}: {result.message}")
-        return result
+    def work(members: list[int]) -> list[Relaxation | Failure]:
+        names = [ids[i] for i in members]
+        results = relax_all(calculator, [tasks[i][1] for i in members], names, names)
+        return [
+            replace(result, stage=STAGE, message=f"{tasks[i][0]}: {result.message}")
+            if isinstance(result, Failure)
+            else result
+            for i, result in zip(members, results, strict=True)
+        ]
 
     def deliver(result: farm.FarmResult) -> Balance:
         kept, failures = keep_lowest([name for name, _ in tasks], result.items(), len(trials))
@@ -122,6 +126,7 @@ def _by_own_calculator(ctx: Context) -> Balance | None:
         shards=ctx.path(SHARDS),
         config=config.farm,
         label=STAGE,
+        groups=groups_of(len(ids), config.relax.batch),
         deliver=deliver,
     )
 

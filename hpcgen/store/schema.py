@@ -39,6 +39,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.reference": ("reference", "reference.h5"),
     "hpcgen.dynamics": ("dynamics", "dynamics.h5"),
     "hpcgen.simulations": ("dynamics", "its shards"),
+    "hpcgen.phonons": ("phonons", "phonons.h5"),
 }
 """Stage and usual file name of each schema, for messages."""
 
@@ -214,6 +215,7 @@ for _type, _name in (
     (flow.Relaxation, "hpcgen.relaxed"),
     (flow.Dynamics, "hpcgen.dynamics"),
     (flow.Simulation, "hpcgen.simulations"),
+    (flow.Phonons, "hpcgen.phonons"),
 ):
     register(_type, _name)
 register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)

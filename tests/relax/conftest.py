@@ -18,7 +18,7 @@ def chgnet() -> Callable[..., ChgnetCalculator]:
 
     def make(**settings) -> ChgnetCalculator:
         calculator = ChgnetCalculator(RelaxConfig(**{"device": "cpu", **settings}))
-        calculator.__dict__["_model"] = first._model
+        calculator.__dict__["_network"] = first._network
         return calculator
 
     return make

@@ -14,7 +14,7 @@ from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal, to_atoms, to_structure
 from hpcgen.errors import ConfigError, DependencyError, Failure
 from hpcgen.flow import Relaxation
-from hpcgen.relax import Relaxed, get_calculator, relax_one
+from hpcgen.relax import Relaxed, get_calculator, relax_all
 from hpcgen.relax.chgnet import ChgnetCalculator
 from hpcgen.relax.graph import angles, edges
 from hpcgen.relax.minimise import GPA
@@ -32,15 +32,39 @@ def relax(calculator: ChgnetCalculator, crystal: Crystal) -> Relaxed:
     return result
 
 
-@pytest.mark.parametrize("crystal", [*TRIO, Crystal(np.eye(3) * 2.5, np.zeros((1, 3)), np.array([29]))])
-def test_evaluation_equals_chgnets_own(chgnet, crystal: Crystal) -> None:
-    calculator = chgnet()
-    mine = calculator.evaluate(crystal)
+@pytest.fixture(scope="module")
+def original():
+    """CHGNet by its own code."""
     with contextlib.redirect_stdout(io.StringIO()):
-        own = calculator._model.predict_structure(to_structure(crystal), task="efs")
-    assert mine.energy / len(crystal) == pytest.approx(float(own["e"]), abs=2e-6)
-    np.testing.assert_allclose(mine.forces, own["f"], atol=1e-4)
+        from chgnet.model.model import CHGNet
+
+        return CHGNet.load(use_device="cpu")
+
+
+NO_ANGLE = Crystal(np.eye(3) * 4.0, np.zeros((1, 3)), np.array([19]))
+
+
+@pytest.mark.parametrize("crystal", [*TRIO, Crystal(np.eye(3) * 2.5, np.zeros((1, 3)), np.array([29])), NO_ANGLE])
+def test_evaluation_equals_chgnets_own(chgnet, original, crystal: Crystal) -> None:
+    mine = chgnet().evaluate(crystal)
+    own = original.predict_structure(to_structure(crystal), task="efs")
+    assert mine.energy / len(crystal) == pytest.approx(float(own["e"]), abs=1e-5)
+    np.testing.assert_allclose(mine.forces, own["f"], atol=2e-4)
     np.testing.assert_allclose(mine.stress * GPA, own["s"], atol=2e-3)
+
+
+def test_evaluation_does_not_depend_on_the_neighbours(chgnet) -> None:
+    """To the last bit, also of a crystal of one atom and of one without angles."""
+    calculator = chgnet()
+    crystals = [*TRIO, NO_ANGLE, Crystal(3.6 * FCC, np.zeros((1, 3)), np.array([29])), strained(TRIO[2], 0.05, 0.2, 7)]
+    alone = [calculator.evaluate(crystal) for crystal in crystals]
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        picks = rng.permutation(len(crystals))[: rng.integers(2, len(crystals) + 1)]
+        for i, together in zip(picks, calculator.evaluate_all([crystals[i] for i in picks]), strict=True):
+            assert together.energy == alone[i].energy
+            np.testing.assert_array_equal(together.forces, alone[i].forces)
+            np.testing.assert_array_equal(together.stress, alone[i].stress)
 
 
 def test_forces_and_stress_are_the_gradient_of_the_energy(chgnet) -> None:
@@ -145,14 +169,14 @@ def test_result_does_not_depend_on_the_batch_or_on_the_call(chgnet) -> None:
 
 
 @pytest.mark.parametrize("crystal", TRIO, ids=lambda c: c.formula)
-def test_energy_is_that_of_chgnets_own_optimiser(chgnet, crystal: Crystal) -> None:
+def test_energy_is_that_of_chgnets_own_optimiser(chgnet, original, crystal: Crystal) -> None:
     calculator = chgnet()
     mine = relax(calculator, crystal)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         from chgnet.model.dynamics import StructOptimizer
 
-        optimiser = StructOptimizer(model=calculator._model, use_device="cpu")
+        optimiser = StructOptimizer(model=original, use_device="cpu")
         other = optimiser.relax(to_structure(crystal), fmax=0.02, steps=300, verbose=False, assign_magmoms=False)
     assert mine.energy / len(crystal) == pytest.approx(other["trajectory"].energies[-1] / len(crystal), abs=2e-3)
 
@@ -191,25 +215,54 @@ def test_failures_have_their_reasons(chgnet) -> None:
 def test_an_error_inside_the_potential_is_a_failure(chgnet, monkeypatch: pytest.MonkeyPatch) -> None:
     calculator = chgnet()
 
-    def broken(crystal: Crystal):
-        raise RuntimeError("index out of range\nand more")
+    evaluate = calculator._evaluate
 
-    monkeypatch.setattr(calculator, "evaluate", broken)
-    (result,) = calculator.relax(["x"], [rocksalt(5.7)])
-    assert result == Failure("x", "relax", "calculator-error", "NaCl: RuntimeError: index out of range")
+    def broken(crystals, graphs):
+        if any(crystal.formula == "NaCl" for crystal in crystals):
+            raise RuntimeError("index out of range\nand more")
+        return evaluate(crystals, graphs)
+
+    monkeypatch.setattr(calculator, "_evaluate", broken)
+    results = calculator.relax(["x", "y"], [rocksalt(5.7), rocksalt(4.3, 12, 8)])
+    assert results[0] == Failure("x", "relax", "calculator-error", "NaCl: RuntimeError: index out of range")
+    assert isinstance(results[1], Relaxed)  # its neighbour is not to blame
 
 
 def test_record_holds_what_the_limits_are_about(chgnet) -> None:
-    record = relax_one(chgnet(), strained(rocksalt(5.8), 0.01, 0.05), "0" * 16, "1" * 16)
+    crystals = [strained(rocksalt(5.8), 0.01, 0.05), overlapping()]
+    record, failure = relax_all(chgnet(), crystals, ["0" * 16, "2" * 16], ["1" * 16, "3" * 16])
     assert isinstance(record, Relaxation)
     assert record.converged
     assert record.max_force == pytest.approx(np.linalg.norm(record.forces, axis=1).max())
     assert record.max_stress == pytest.approx(np.abs(record.stress).max())
     assert (record.scale, record.calculator) == ("chgnet-mp2020", "CHGNet 0.3.0")
     assert record.candidate_id == "1" * 16
-    failure = relax_one(chgnet(), overlapping(), "0" * 16, "1" * 16)
     assert isinstance(failure, Failure)
-    assert failure.id == "1" * 16
+    assert failure.id == "3" * 16
+
+
+def test_other_atoms_than_were_given_are_a_failure() -> None:
+    class Thief:
+        title = scale = settings_digest = "x"
+
+        def relax(self, ids, crystals):
+            kept = Crystal(crystals[0].lattice, crystals[0].frac[:1], crystals[0].numbers[:1])
+            return [Relaxed(kept, -1.0, -1.0, np.zeros((1, 3)), np.zeros((3, 3)), 0.0, 0, True, 0.0)]
+
+    (result,) = relax_all(Thief(), [rocksalt(5.7)], ["0" * 16], ["1" * 16])
+    assert isinstance(result, Failure)
+    assert (result.id, result.kind) == ("1" * 16, "composition-changed")
+    assert "NaCl went in, Na came out" in result.message
+
+
+def test_oxygen_that_falls_into_a_hole_of_the_potential_is_a_collapse(chgnet) -> None:
+    """Two oxygen atoms at 0.7 angstrom, where CHGNet knows no repulsion."""
+    fused = Crystal(np.eye(3) * 3.6, np.array([[0, 0, 0], [0, 0, 0.18]]), np.array([8, 8]))
+    (result,) = chgnet().relax(["x"], [fused])
+    if isinstance(result, Relaxed):  # it found its way out
+        assert result.crystal.smallest_distance() > 1.0
+    else:
+        assert result.kind in ("collapsed", "exploded")
 
 
 def test_settings_digest_follows_what_determines_the_energy(chgnet) -> None:

@@ -17,11 +17,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, calculator, error: Exception) -> li
     """Make every evaluation raise; returns the list of the crystals that were tried."""
     tried: list[Crystal] = []
 
-    def evaluate(crystal: Crystal):
-        tried.append(crystal)
+    def evaluate(crystals, graphs):
+        tried.extend(crystals)
         raise error
 
-    monkeypatch.setattr(calculator, "evaluate", evaluate)
+    monkeypatch.setattr(calculator, "_evaluate", evaluate)
     monkeypatch.setattr(module, "MEMORY_PAUSES", (0.0, 0.0))
     return tried
 
@@ -40,7 +40,7 @@ def test_a_sticky_error_takes_the_rank_out(chgnet, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DeviceFailure) as caught:
         calculator.relax(["x", "y"], [rocksalt(5.7), rocksalt(5.6)])
     assert str(caught.value) == str(error).splitlines()[0]
-    assert len(tried) == 1
+    assert len(tried) == 2  # both at once, once
 
 
 @pytest.mark.parametrize(("own", "blamed"), [(30, "crystal"), (3, "others")])
@@ -64,14 +64,14 @@ def test_out_of_memory(chgnet, monkeypatch: pytest.MonkeyPatch, own: int, blamed
 
 def test_memory_that_comes_back_is_no_failure(chgnet, monkeypatch: pytest.MonkeyPatch) -> None:
     calculator, alone = chgnet(), chgnet()
-    real, left = calculator.evaluate, [torch.OutOfMemoryError("CUDA out of memory")]
+    real, left = calculator._evaluate, [torch.OutOfMemoryError("CUDA out of memory")]
 
-    def evaluate(crystal: Crystal):
+    def evaluate(crystals, graphs):
         if left:
             raise left.pop()
-        return real(crystal)
+        return real(crystals, graphs)
 
-    monkeypatch.setattr(calculator, "evaluate", evaluate)
+    monkeypatch.setattr(calculator, "_evaluate", evaluate)
     monkeypatch.setattr(module, "MEMORY_PAUSES", (0.0,))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)

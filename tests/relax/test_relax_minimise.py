@@ -9,7 +9,9 @@ from relax_crystals import FCC, strained
 
 from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal, to_atoms
-from hpcgen.relax.minimise import GPA, Evaluation, UnphysicalError, minimise
+from hpcgen.errors import Failure
+from hpcgen.relax.minimise import GPA, Evaluation, UnphysicalError, check_bonds, minimise
+from hpcgen.relax.together import relax_together
 
 COPPER = Crystal(3.9 * FCC, np.zeros((1, 3)), np.array([29]))
 CUBIC = Crystal(
@@ -102,3 +104,54 @@ def test_what_is_not_finite(field: str) -> None:
         minimise(sick, COPPER, TIGHT)
     assert error.value.kind == "not-finite"
     assert calls == 3
+
+
+def test_an_atom_that_left_is_a_dissociation() -> None:
+    fcc = Crystal(3.6 * FCC, np.zeros((1, 3)), np.array([29]))
+    check_bonds(fcc)
+    for apart in (5.5, 9.0):
+        with pytest.raises(UnphysicalError, match="no neighbour left") as error:
+            check_bonds(Crystal(apart * np.eye(3), np.zeros((1, 3)), np.array([29])))
+        assert error.value.kind == "dissociated"
+
+
+@pytest.mark.parametrize(
+    ("z", "distance", "cell"), [((7, 7), 1.10, 4.0), ((6, 8), 1.13, 4.0), ((1, 1), 0.74, 3.5), ((54, 54), 4.36, 8.72)]
+)
+def test_short_and_long_bonds_of_nature_pass(z: tuple[int, int], distance: float, cell: float) -> None:
+    lattice = np.diag([cell, cell, cell]) if z[0] != 54 else np.diag([4.36, 4.36, 8.72])
+    check_bonds(Crystal(lattice, np.array([[0, 0, 0], [0, 0, distance / lattice[2, 2]]]), np.array(z)))
+
+
+def test_side_by_side_is_as_alone() -> None:
+    """More crystals than fit, of which one fails in the middle: the same results in the same order."""
+    starts = [strained(CUBIC, 0.03, 0.1, seed) for seed in range(5)]
+    starts.insert(2, Crystal(np.eye(3) * 4, np.array([[0, 0, 0], [0.02, 0, 0]]), np.array([29, 29])))
+    loads = []
+
+    def evaluate_all(crystals):
+        loads.append(sum(len(c) for c in crystals))
+        return [emt(c) for c in crystals]
+
+    ids = [str(i) for i in range(6)]
+    results = relax_together(evaluate_all, ids, starts, RelaxConfig(), atoms=9)
+    assert max(loads) == 8
+    assert results[2] == Failure("2", "relax", "atoms-too-close", results[2].message)
+    for i in (0, 1, 3, 4, 5):
+        alone = minimise(emt, starts[i], RelaxConfig())
+        assert (results[i].energy, results[i].steps) == (alone.energy, alone.steps)
+        assert results[i].seconds > 0
+
+
+def test_isolated_on_the_way_is_a_dissociation() -> None:
+    calls = 0
+
+    def evaluate_all(crystals):
+        nonlocal calls
+        calls += 1
+        return [UnphysicalError("isolated-atom", "alone") if calls > 2 else emt(c) for c in crystals]
+
+    (result,) = relax_together(evaluate_all, ["a"], [strained(CUBIC, 0.05, 0.3)], TIGHT, atoms=1)
+    assert (result.id, result.kind) == ("a", "dissociated")
+    (result,) = relax_together(lambda _: [UnphysicalError("isolated-atom", "alone")], ["a"], [COPPER], TIGHT, atoms=1)
+    assert result.kind == "isolated-atom"

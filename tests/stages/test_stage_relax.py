@@ -19,14 +19,14 @@ from hpcgen.stages.context import Balance, Context
 pytest.importorskip("chgnet")
 
 FCC = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
-CONFIG = Config.model_validate({"relax": {"device": "cpu"}, "screen": {"min_distance": 0.1}})
+CONFIG = Config.model_validate({"relax": {"device": "cpu", "batch": 2}, "screen": {"min_distance": 0.1}})
 DRIVER = """
 import sys
 from pathlib import Path
 from hpcgen.config import Config
 from hpcgen.stages import relax
 from hpcgen.stages.context import Context
-config = Config.model_validate({"relax": {"device": "cpu"}, "screen": {"min_distance": 0.1}})
+config = Config.model_validate({"relax": {"device": "cpu", "batch": 2}, "screen": {"min_distance": 0.1}})
 balance = relax.run(Context(config, Path(sys.argv[1])))
 if balance is not None:
     print(balance)
