@@ -19,7 +19,7 @@ def commands(template: str) -> str:
     stages += [
         f"| `hpcgen {s.name}` | {', '.join(f'`{r}`' for r in s.reads) or 'the data source'} | `{s.writes}` "
         f"| {runs_as[s.launch]} | {s.does} |"
-        for s in pipeline.STAGES
+        for s in (*pipeline.STAGES[:-1], *pipeline.DFT, pipeline.STAGES[-1])
     ]
     codes = ["| code | meaning |", "|---|---|"]
     codes += [f"| {code} | {meaning} |" for code, meaning in errors.EXIT_CODES.items()]

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _campaign_command(commands, "run", "run every unfinished stage of a campaign", _run)
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    for s in (*pipeline.STAGES, pipeline.DYNAMICS, pipeline.PHONONS):
+    for s in (*pipeline.STAGES, *pipeline.DFT, pipeline.DYNAMICS, pipeline.PHONONS):
         sub = _campaign_command(commands, s.name, s.does, _stage)
         sub.add_argument(
             "--redo", action="store_true", help="move this and all later outputs to old/ and compute again"
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["hull"].add_argument(
         "--verify", action="store_true", help="check every energy above the hull by a linear programme (HiGHS)"
     )
+    _offer_shards(commands.choices["dft"])
 
     inspect = commands.add_parser(
         "inspect",
@@ -269,6 +270,28 @@ def _offer_export(commands) -> None:
     parser.set_defaults(handler=_export)
 
 
+def _offer_shards(parser: argparse.ArgumentParser) -> None:
+    """`hpcgen dft --shard I/N`, for job arrays."""
+    parser.add_argument(
+        "--shard", metavar="I/N", help="do part I (from 0) of N and write no output; `hpcgen dft` then does the rest"
+    )
+    parser.set_defaults(handler=_dft)
+
+
+def _dft(arguments: argparse.Namespace) -> int:
+    """The stage, or one part of it."""
+    if arguments.shard is None or arguments.dry_run:
+        return _stage(arguments)
+    shard, sep, shards = arguments.shard.partition("/")
+    if not (sep and shard.isdigit() and shards.isdigit() and int(shard) < int(shards)) or arguments.redo:
+        raise UsageError(
+            f"--shard {arguments.shard}{' --redo' if arguments.redo else ''} is not understood",
+            expected="--shard I/N with I from 0 to N - 1, and without --redo",
+            remedy="job arrays start at 0: sbatch --array=0-7 gives the parts 0/8 to 7/8",
+        )
+    return pipeline.run_part(_context(arguments), int(shard), int(shards))
+
+
 def _context(arguments: argparse.Namespace) -> Context:
     campaign = config.load(arguments.config, arguments.overrides)
     return Context(campaign, arguments.run_dir or Path("runs") / campaign.name)
@@ -280,7 +303,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(pipeline.plan(context)))
         return EXIT_OK
     code = pipeline.run_all(context, until=arguments.until)
-    if code == EXIT_OK and pipeline.done(context, pipeline.STAGES[-1]):
+    if code == EXIT_OK and pipeline.done(context, pipeline.chain(context.config)[-1]):
         from hpcgen.report import summary
 
         print("\n".join(summary(context.folder)))
@@ -291,7 +314,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _stage(arguments: argparse.Namespace) -> int:
     context = _context(arguments)
     if arguments.dry_run:
-        s = pipeline.work_of(arguments.command)
+        s = pipeline.work_of(arguments.command, context.config)
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
         return EXIT_OK

@@ -249,6 +249,38 @@ class Phonons:
 
 
 @dataclass(frozen=True, eq=False)
+class Selected:
+    """The verdict of the selection on one crystal of the first hull (`selected.h5`); the file is in order of rank."""
+
+    id: str
+    candidate_id: str = column("id", "the candidate it came from")
+    relaxation_id: str = column("id", "its relaxation by the ML potential, from which VASP starts")
+    kept: bool = column("?", "whether it goes on to VASP")
+    reason: str = column("text", "why it was dropped, by kind; empty if kept")
+    rank: int = column("i4", "place in the queue for VASP, from 1; 0 if dropped before it was ranked")
+    formula: str = column("text", "reduced formula")
+    system: str = column("text", "chemical system, such as `O-Sr-Ti`")
+    e_hull: float = column("f8", "energy above the first hull", unit="eV/atom")
+    atoms: int = column("i4", "atoms in the cell")
+    node_hours: float = column("f8", "node-hours that VASP is expected to take", unit="h")
+
+
+@dataclass(frozen=True, eq=False)
+class DftRelaxation(Relaxation):
+    """A crystal relaxed by VASP (`relaxed-vasp.h5`); its energy is raw, and corrected once, on the way to the hull."""
+
+    relaxation_id: str = column("id", "the relaxation by the ML potential that it started from")
+    run_type: str = column("text", "functional as pymatgen names it: `GGA`, `GGA+U`, `R2SCAN`")
+    hubbards: str = column("text", "U in eV by element: a JSON object")
+    potcars: str = column("text", "TITEL of each POTCAR: a JSON array")
+    code: str = column("text", "version of VASP")
+    magnetization: float = column("f8", "total magnetic moment; NaN if unknown", unit="bohr_magneton")
+    corrections: str = column("text", "INCAR tags that error handlers changed: a JSON object")
+    attempts: int = column("i4", "attempts begun until it was done", volatile=True)
+    folder: str = column("text", "its outputs, below the run folder", volatile=True)
+
+
+@dataclass(frozen=True, eq=False)
 class ReferenceEntry:
     """One competing phase of a reference set (`reference.h5`)."""
 

@@ -1,7 +1,8 @@
 """The stages of a campaign in order: what each reads, what it writes, and how it is started.
 
-`hpcgen run` walks through `STAGES` and resumes at the first one whose output is missing. Each stage is a module
-of `hpcgen.stages` with one function `run(context) -> Balance`; nothing else knows the order.
+`hpcgen run` walks through `STAGES`, with `DFT` among them where the configuration has a section `vasp`, and resumes at
+the first one whose output is missing. Each stage is a module of `hpcgen.stages` with one function
+`run(context) -> Balance`; nothing else knows the order.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import shutil
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import count
 from typing import Any, Literal
 
 from hpcgen import __version__
+from hpcgen.config import Config
 from hpcgen.errors import EXIT_OK, LaunchError, RunFolderError, UsageError
 from hpcgen.farm import World, agreement, launcher, lock, tasks_launched, world
 from hpcgen.farm.world import is_first
@@ -70,6 +72,26 @@ STAGES: tuple[Stage, ...] = (
     Stage("report", ("stability.h5",), "report", "here", "write report/index.html, stability.csv and the CIFs"),
 )
 
+DFT: tuple[Stage, ...] = (
+    Stage("select", ("stability-mlip.h5", "relaxed-mlip.h5"), "selected.h5", "here", "choose what goes on to VASP"),
+    Stage(
+        "dft",
+        ("selected.h5", "relaxed-mlip.h5"),
+        "relaxed-vasp.h5",
+        "here",
+        "relax with VASP under custodian, in slots",
+        beside=("vasp",),
+    ),
+    Stage(
+        "stability",
+        ("relaxed-vasp.h5", "reference.h5", "dataset.h5"),
+        "stability.h5",
+        "here",
+        "energies above the hull by VASP, with MP2020 corrections",
+    ),
+)
+"""Between hull and report if there is a section `vasp`; the hull then writes stability-mlip.h5."""
+
 ROUNDTRIP = Stage("roundtrip", (), "roundtrip.h5", "farm", "rebuild real structures from their descriptors")
 """No link of the chain: `hpcgen reconstruct --structures` runs it, in a folder of its own."""
 
@@ -87,25 +109,39 @@ RECORD = "stages.json"
 CLAIM_SECONDS = 60.0  # in which a file that another node has made must be seen
 
 
-def stage(name: str) -> Stage:
-    """The stage of that name.
+def chain(config: Config) -> tuple[Stage, ...]:
+    """The stages of a campaign, in order."""
+    if config.vasp is None:
+        return STAGES
+    *first, hull, report = STAGES
+    return (*first, replace(hull, writes="stability-mlip.h5"), *DFT, report)
+
+
+def stage(name: str, config: Config | None = None) -> Stage:
+    """The stage of that name in the chain of a configuration; without one, in the chain that has no VASP.
 
     Raises:
         UsageError: if there is none.
     """
-    for s in STAGES:
+    stages = chain(config) if config is not None else STAGES
+    for s in stages:
         if s.name == name:
             return s
-    raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in STAGES)}")
+    if any(s.name == name for s in DFT):
+        raise UsageError(
+            f"{name} is a stage of the relaxation by VASP, and the configuration has no section `vasp`",
+            remedy="add the section: vasp: {command: [srun, -N1, --exact, vasp_std]}",
+        )
+    raise UsageError(f"there is no stage {name!r}", expected=f"one of {', '.join(s.name for s in stages)}")
 
 
-def work_of(command: str) -> Stage:
+def work_of(command: str, config: Config) -> Stage:
     """The stage that a command runs, a link of the chain or not.
 
     Raises:
         UsageError: if there is none.
     """
-    return next((s for s in ASIDE if s.name == command), None) or stage(command)
+    return next((s for s in ASIDE if s.name == command), None) or stage(command, config)
 
 
 def done(context: Context, s: Stage) -> bool:
@@ -123,7 +159,7 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         RunFolderError: if an input is missing, or the folder belongs to another configuration or is in use.
         LaunchError: if the ranks differ in version, configuration or stage, or a stage of one process has several.
     """
-    s = work_of(name)
+    s = work_of(name, context.config)
     run = import_module(f"hpcgen.stages.{name}").run
     if lock.solo():
         return run(context)
@@ -162,6 +198,28 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         return balance
 
 
+def run_part(context: Context, shard: int, shards: int) -> int:
+    """One part of the stage dft, beside the others; it writes no output, which the stage itself does when all are done.
+
+    Returns:
+        0, or the code that batch scripts requeue on.
+
+    Raises:
+        RunFolderError: if the folder is no campaign's yet, or inputs are missing.
+    """
+    from hpcgen.stages import dft
+
+    s = stage(dft.STAGE, context.config)
+    if _started_as_many():
+        raise LaunchError("a part of dft is the work of one process, and several were started", remedy="one per job")
+    context.check()
+    _check_inputs(context, s)
+    if done(context, s):
+        log.info("dft: %s is already there", context.path(s.writes))
+        return EXIT_OK
+    return dft.run_shard(context, shard, shards)
+
+
 def run_all(context: Context, *, until: str | None = None) -> int:
     """Run every unfinished stage; those over ranks or processes as programs of their own.
 
@@ -173,13 +231,14 @@ def run_all(context: Context, *, until: str | None = None) -> int:
             run are not there.
         LaunchError: if this is one of several processes, or a stage cannot be started.
     """
-    last = stage(until).name if until else STAGES[-1].name
+    every = chain(context.config)
+    last = stage(until, context.config) if until else every[-1]
     if _started_as_many():
         raise LaunchError(
             "hpcgen run was started as several processes, and it starts the ranks of each stage itself",
             remedy="call `hpcgen run` once, or a single stage such as `srun hpcgen-reconstruct` on all ranks",
         )
-    stages = STAGES[: STAGES.index(stage(last)) + 1]
+    stages = every[: every.index(last) + 1]
     context.check()
     if any(s.name == "reconstruct" and not done(context, s) for s in stages):
         context.check_other_samples()
@@ -239,7 +298,8 @@ def command_for(context: Context, s: Stage) -> list[str] | None:
 
 def set_aside(context: Context, s: Stage) -> None:
     """Move the outputs of a stage and of all that rests on it to `old/<time>/`: nothing is ever overwritten."""
-    later = STAGES[STAGES.index(s) :] if s in STAGES else (s,)
+    stages = chain(context.config)
+    later = stages[stages.index(s) :] if s in stages else (s,)
     later += tuple(work for work in ASIDE if any(other.writes in work.reads for other in later))
     names = [name for out in later for name in (out.writes, *out.beside) if context.path(name).exists()]
     # unfinished work on what is set aside
@@ -265,7 +325,7 @@ def recorded(context: Context) -> dict[str, dict[str, Any]]:
 def plan(context: Context) -> list[str]:
     """What `hpcgen run` would do, a line per stage (`--dry-run`)."""
     lines = []
-    for s in STAGES:
+    for s in chain(context.config):
         state = "reuse" if done(context, s) else "run  "
         command = None if done(context, s) else command_for(context, s)
         how = " ".join(command) if command else "in this process"
@@ -277,7 +337,7 @@ def plan(context: Context) -> list[str]:
 def _record(context: Context, name: str, seconds: float, balance: Balance) -> None:
     entries = recorded(context)
     entries[name] = {"stage": name, "seconds": round(seconds, 3), "balance": balance.__dict__}
-    ordered = [entries[s.name] for s in (*STAGES, *ASIDE) if s.name in entries]
+    ordered = [entries[s.name] for s in (*chain(context.config), *ASIDE) if s.name in entries]
     temporary = context.path(f"{RECORD}.tmp{os.getpid()}")
     temporary.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
     temporary.replace(context.path(RECORD))
@@ -311,7 +371,7 @@ def _started_as_many() -> bool:
 
 
 def _check_inputs(context: Context, s: Stage) -> None:
-    writers = {other.writes: other.name for other in STAGES}
+    writers = {other.writes: other.name for other in chain(context.config)}
     for name in s.reads:
         if not context.path(name).exists():
             raise RunFolderError(

@@ -13,8 +13,10 @@ export HPCGEN_SLURM_DIR
 # shellcheck source=slurm/site.env
 source "$HPCGEN_SLURM_DIR/site.env"
 
+scripts=(train sample reconstruct relax)
+! grep -q '^vasp:' "$1" || scripts+=(relax_array)
 previous=
-for script in train sample reconstruct relax report; do
+for script in "${scripts[@]}" report; do
   name=HPCGEN_${script^^}_OPTIONS
   read -ra options <<<"$HPCGEN_OPTIONS ${!name}"
   previous=$(sbatch --parsable ${previous:+--dependency=afterok:$previous --kill-on-invalid-dep=yes} \

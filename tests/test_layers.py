@@ -16,6 +16,8 @@ LAYERS: list[set[str]] = [
     {"store", "data", "represent", "models", "thermo", "screen"},
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
+    {"slots"},
+    {"vasp"},
     {"pointcloud"},
     {"family", "dynamics"},
     {"report"},
@@ -26,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-NO_SCIENCE = {"farm", "config", "provenance", "store"}
+NO_SCIENCE = {"farm", "slots", "config", "provenance", "store"}
 SCIENCE = {
     "represent",
     "pointcloud",
@@ -41,8 +43,9 @@ SCIENCE = {
     "report",
     "analysis",
     "dynamics",
+    "vasp",
 }
-OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
+OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "vasp"}
 
 
 def imports(file: Path) -> set[str]:

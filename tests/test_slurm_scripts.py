@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SLURM = ROOT / "slurm"
 JOBS = sorted(p for p in SLURM.glob("*.sh") if p.name not in ("job.sh", "submit.sh"))
-LONG_JOBS = [p for p in JOBS if p.stem in ("train", "reconstruct", "relax")]
+LONG_JOBS = [p for p in JOBS if p.stem in ("train", "reconstruct", "relax", "relax_array")]
 SIZES = ("--nodes", "-N", "--ntasks", "-n", "--gpus", "--cpus-per-task", "-c", "--gres", "--mem")
 
 
@@ -32,10 +32,11 @@ def test_shellcheck() -> None:
 
 
 def test_every_stage_has_a_job() -> None:
-    assert [p.stem for p in JOBS] == ["reconstruct", "relax", "report", "sample", "train"]
+    assert [p.stem for p in JOBS] == ["reconstruct", "relax", "relax_array", "report", "sample", "train"]
     text = " ".join(p.read_text(encoding="utf-8") for p in JOBS)
     for stage in ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull", "report"):
         assert f"hpcgen {stage}" in text, f"no job runs {stage}"
+    assert "for stage in hull select dft stability" in text
 
 
 @pytest.mark.parametrize("script", JOBS, ids=lambda p: p.stem)

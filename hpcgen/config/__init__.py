@@ -25,6 +25,7 @@ from hpcgen.config.campaign import (
     ReportConfig,
     ScreenConfig,
 )
+from hpcgen.config.dft import SelectConfig, SlotsConfig, VaspConfig
 from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import AnnealConfig, BasinHoppingConfig, ReconstructConfig, RoundTripConfig
@@ -66,8 +67,11 @@ __all__ = [
     "SampleConfig",
     "ScreenConfig",
     "Section",
+    "SelectConfig",
+    "SlotsConfig",
     "ThreeBodyConfig",
     "TrainConfig",
+    "VaspConfig",
     "documented_keys",
     "load",
     "loads",
@@ -173,10 +177,10 @@ def _explain(origin: str, tree: dict[str, Any], error: Any) -> str:
 def _valid_keys(location: list[str]) -> list[str]:
     model: Any = Config
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = _section(model.model_fields[part].annotation) if part in model.model_fields else None
+        if section is None:
             return []
-        model = annotation
+        model = section
     return list(model.model_fields)
 
 
@@ -184,19 +188,26 @@ def section_model(path: str) -> type[BaseModel]:
     """The model of a section by its dotted path; the empty path is the whole configuration."""
     model: type[BaseModel] = Config
     for part in path.split(".") if path else []:
-        annotation = model.model_fields[part].annotation
-        assert isinstance(annotation, type)
-        model = annotation
+        section = _section(model.model_fields[part].annotation)
+        assert section is not None
+        model = section
     return model
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that holds a section, or may hold one; None for a value."""
+    choices = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def documented_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[tuple[str, Any, str]]:
     """Every key of the configuration with its default and its description, in order (docs/configuration.md)."""
     out: list[tuple[str, Any, str]] = []
     for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            out += documented_keys(annotation, f"{prefix}{name}.")
+        section = _section(field.annotation)
+        if section is not None:
+            out += documented_keys(section, f"{prefix}{name}.")
         else:
-            out.append((f"{prefix}{name}", field.default, field.description or ""))
+            default = "required" if field.is_required() else field.default
+            out.append((f"{prefix}{name}", default, field.description or ""))
     return out

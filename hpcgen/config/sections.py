@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from hpcgen.config.base import Section
 from hpcgen.config.campaign import FarmConfig, HullConfig, PhononsConfig, RelaxConfig, ReportConfig, ScreenConfig
+from hpcgen.config.dft import SelectConfig, SlotsConfig, VaspConfig
 from hpcgen.config.dynamics import DynamicsConfig
 from hpcgen.config.generation import ConditionsConfig, DiffusionConfig, ModelConfig, SampleConfig, TrainConfig
 from hpcgen.config.reconstruction import ReconstructConfig, RoundTripConfig
@@ -37,6 +38,9 @@ class Config(Section):
     screen: ScreenConfig = ScreenConfig()
     relax: RelaxConfig = RelaxConfig()
     hull: HullConfig = HullConfig()
+    select: SelectConfig = SelectConfig()
+    vasp: VaspConfig | None = Field(None, description="the section is left out: no VASP")
+    slots: SlotsConfig = SlotsConfig()
     dynamics: DynamicsConfig = DynamicsConfig()
     phonons: PhononsConfig = PhononsConfig()
     report: ReportConfig = ReportConfig()
@@ -48,12 +52,22 @@ class Config(Section):
             raise ValueError("data.validation_fraction + data.test_fraction must stay below 1")
         return self
 
+    @model_validator(mode="after")
+    def _reference_can_meet_dft(self) -> Config:
+        if self.vasp is not None and self.hull.reference == "self":
+            raise ValueError(
+                "hull.reference is `self`, phases relaxed by the ML potential, which energies of VASP may not meet; "
+                f"give a reference that may meet {self.vasp.energy_scale}, such as energies of Materials Project"
+            )
+        return self
+
     def text(self) -> str:
         """The resolved configuration as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def digest(self) -> str:
-        """Digest of everything that can change a result of the chain: all but name, `farm`, `report` and devices.
+        """Digest of everything that can change a result of the chain: all but name, `farm`, `slots`, `report` and
+        devices.
 
         `dynamics` and `phonons` are left out too: they come after the chain, as often as one likes, in files that know
         their settings.
@@ -77,17 +91,23 @@ class Config(Section):
         if stage == "roundtrip":
             trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
             return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)
-        decisive = list(DECIDED_BY)[: list(DECIDED_BY).index(stage) + 1]
+        chain = [name for name in DECIDED_BY if name == stage or name not in ASIDE]
+        decisive = chain[: chain.index(stage) + 1]
         return _digest_of({section: tree[section] for s in decisive for section in DECIDED_BY[s]})
 
     def _science(self) -> dict[str, Any]:
-        tree = self.model_dump(mode="json", exclude={"name": True, "farm": True, "report": True})
+        tree = self.model_dump(mode="json", exclude={"name": True, "farm": True, "report": True, "slots": True})
         for section in ("train", "sample", "relax"):
             tree[section].pop("device", None)
         for key in ("processes", "keep", "checkpoint_every", "score_every", "compile"):
             tree["train"].pop(key)
+        for key in ("command", "gamma_command", "poll", "hang", "compress", "drop"):
+            (tree["vasp"] or {}).pop(key, None)
         return tree
 
+
+ASIDE = ("dynamics", "phonons")
+"""Stages that come after the chain, each for itself."""
 
 DECIDED_BY: dict[str, tuple[str, ...]] = {
     "data": ("seed", "data"),
@@ -98,6 +118,9 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "relax": ("relax",),
     "reference": ("hull",),
     "hull": (),
+    "select": ("select",),
+    "dft": ("vasp",),
+    "stability": (),
     "dynamics": ("dynamics",),
     "phonons": ("phonons",),
 }

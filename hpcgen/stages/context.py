@@ -90,7 +90,7 @@ class Context:
                     f"{record} is not a configuration of this version of hpcgen",
                     remedy="use another run folder (--run-dir), or move this one away",
                 ) from None
-            if owner.digest() != self.config.digest():
+            if owner.digest() != self.config.digest() and not self._adds_vasp(owner):
                 changed = _differences(owner.model_dump(mode="json"), self.config.model_dump(mode="json"))
                 raise RunFolderError(
                     f"{self.folder} belongs to another configuration: {'; '.join(changed)}",
@@ -126,11 +126,30 @@ class Context:
         self.check()
         record = self.path("config.yaml")
         if record.exists():
-            return
+            owner = Config.model_validate(yaml.safe_load(record.read_text(encoding="utf-8")))
+            if not self._adds_vasp(owner):
+                return
+            self._make_way_for_vasp(record)
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = record.with_suffix(f".tmp{os.getpid()}")
         temporary.write_text(self.config.text(), encoding="utf-8")
         temporary.replace(record)
+
+    def _adds_vasp(self, owner: Config) -> bool:
+        """Whether this is the owner's configuration with a section `vasp`: everything up to the first hull stays."""
+        added = owner.model_copy(update={"vasp": self.config.vasp, "select": self.config.select})
+        return owner.vasp is None and self.config.vasp is not None and added.digest() == self.config.digest()
+
+    def _make_way_for_vasp(self, record: Path) -> None:
+        """What was the last hull becomes the first, and the report of it is set aside."""
+        first, attic = self.path("stability-mlip.h5"), self.path("old") / "before-vasp"
+        attic.mkdir(parents=True, exist_ok=True)
+        if self.path("report").exists():
+            self.path("report").rename(attic / "report")
+        if self.path("stability.h5").exists() and not first.exists():
+            self.path("stability.h5").rename(first)
+        (attic / record.name).write_text(record.read_text(encoding="utf-8"), encoding="utf-8")
+        log.info("a section `vasp` was added: stability.h5 is now stability-mlip.h5, the old report is in %s", attic)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""`hpcgen hull`: relaxed-mlip.h5, reference.h5 and dataset.h5 to stability.h5.
+"""`hpcgen hull`: relaxed-mlip.h5, reference.h5 and dataset.h5 to stability.h5, or stability-mlip.h5 if VASP follows.
 
 Uniqueness and novelty are judged again, because relaxation makes different crystals equal.
 
@@ -33,7 +33,7 @@ VERIFIED = 1e-8  # eV/atom that energies above the hull and linear programmes ma
 
 
 def run(ctx: Context) -> Balance:
-    """Judge every relaxed crystal and write stability.h5.
+    """Judge every relaxed crystal and write the output of this stage (`pipeline.chain`).
 
     Raises:
         ThermoError: if the energies of candidates and reference may not meet on one hull.
@@ -55,7 +55,7 @@ def run(ctx: Context) -> Balance:
     failures = [v for v in verdicts if isinstance(v, Failure)]
     balance = Balance.of(STAGE, len(relaxations), len(stable), failures)
     store.write(
-        ctx.path("stability.h5"),
+        ctx.path("stability.h5" if ctx.config.vasp is None else "stability-mlip.h5"),
         Stability,
         stable,
         failures=failures,

@@ -36,6 +36,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.survivors": ("screen", "survivors.h5"),
     "hpcgen.relaxed": ("relax", "relaxed-mlip.h5"),
     "hpcgen.stability": ("hull", "stability.h5"),
+    "hpcgen.selected": ("select", "selected.h5"),
+    "hpcgen.relaxed_dft": ("dft", "relaxed-vasp.h5"),
     "hpcgen.reference": ("reference", "reference.h5"),
     "hpcgen.dynamics": ("dynamics", "dynamics.h5"),
     "hpcgen.simulations": ("dynamics", "its shards"),
@@ -216,6 +218,8 @@ for _type, _name in (
     (flow.Dynamics, "hpcgen.dynamics"),
     (flow.Simulation, "hpcgen.simulations"),
     (flow.Phonons, "hpcgen.phonons"),
+    (flow.Selected, "hpcgen.selected"),
+    (flow.DftRelaxation, "hpcgen.relaxed_dft"),
 ):
     register(_type, _name)
 register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)

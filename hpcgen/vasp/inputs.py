@@ -1,0 +1,133 @@
+"""The inputs of each step: relaxations and a static run by a set of Materials Project, with the user's settings."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcgen.config import VaspConfig
+from hpcgen.errors import DependencyError, LaunchError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+    from pymatgen.io.vasp.sets import VaspInputSet
+
+SETS = {
+    "mp": ("MPRelaxSet", "MPStaticSet"),
+    "mp24": ("MP24RelaxSet", "MP24StaticSet"),
+    "mpscan": ("MPScanRelaxSet", "MPScanStaticSet"),
+}
+STATIC = "static"
+_IONIC = frozenset(
+    {"IBRION", "POTIM", "NSW", "SMASS", "EDIFF", "NELMIN", "ISTART", "ISMEAR", "SIGMA", "LREAL", "LWAVE"}
+)
+"""Corrections of a relaxation that are not handed to the static run."""
+
+
+def step_names(config: VaspConfig) -> list[str]:
+    """The steps in order: `relax1`, `relax2`, ..., `static`."""
+    return [*(f"relax{i + 1}" for i in range(config.relaxations)), STATIC]
+
+
+def input_set(step: str, structure: Structure, config: VaspConfig, carry: dict[str, Any]) -> VaspInputSet:
+    """The inputs of a step.
+
+    Args:
+        step: one of `step_names`.
+        structure: what it starts from; its atoms are sorted by electronegativity.
+        config: the user's settings.
+        carry: INCAR tags that handlers have corrected in earlier steps.
+
+    Raises:
+        ValueError, KeyError: if the set knows no POTCAR or no settings for an element.
+    """
+    from pymatgen.io.vasp import sets
+
+    relax, static = SETS[config.input_set]
+    # the next step starts from the wave functions and the charge density of this one
+    tags = {"LWAVE": False, "LCHARG": False} if step == STATIC else {"LWAVE": True, "LCHARG": True}
+    if step == STATIC:
+        carry = {key: value for key, value in carry.items() if key not in _IONIC}
+    settings: dict[str, Any] = {
+        "user_incar_settings": carry | tags | config.incar,
+        "user_kpoints_settings": config.kpoints,
+        "user_potcar_settings": config.potcar,
+    }
+    if config.functional:
+        settings["user_potcar_functional"] = config.functional
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it thinks of Materials Project's own settings
+        made = getattr(sets, static if step == STATIC else relax)(structure, **settings)
+        made.incar  # noqa: B018 - so that what is missing raises here
+        made.potcar_symbols  # noqa: B018
+    return made
+
+
+def write_inputs(folder: Path, made: VaspInputSet, *, potcars: bool) -> None:
+    """INCAR, KPOINTS if the set has them, POSCAR, and POTCAR or POTCAR.spec. Replaces those of an earlier step."""
+    for name in ("INCAR", "KPOINTS", "POSCAR"):
+        (folder / name).unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.write_input(str(folder), potcar_spec=not potcars)
+
+
+def potcar_symbols(elements: Iterable[str], config: VaspConfig) -> dict[str, str]:
+    """POTCAR by element, of those that the set has one for."""
+    from pymatgen.io.vasp import sets
+
+    known = getattr(sets, SETS[config.input_set][0]).CONFIG["POTCAR"] | config.potcar
+    return {element: known[element] for element in sorted(set(elements)) if element in known}
+
+
+def check_site(config: VaspConfig, elements: Iterable[str]) -> None:
+    """Whether VASP can be started here for crystals of these elements.
+
+    Raises:
+        DependencyError: if custodian is not installed.
+        LaunchError: if the command is not found, or a POTCAR is missing; says what to set.
+    """
+    try:
+        import custodian  # noqa: F401
+    except ImportError:
+        raise DependencyError(
+            "VASP runs under custodian, which is not installed", remedy="pip install 'hpcgen[vasp]'"
+        ) from None
+    for key, command in (("vasp.command", config.command), ("vasp.gamma_command", config.gamma_command)):
+        if command and shutil.which(command[0]) is None:
+            raise LaunchError(
+                f"{key} is {' '.join(command)!r}, and there is no program {command[0]!r} here",
+                expected="words that start VASP on this machine, such as [srun, -N1, --exact, vasp_std]",
+                remedy="load the module that brings it, or correct the command",
+            )
+    if config.potcars:
+        _check_potcars(config, potcar_symbols(elements, config))
+
+
+def _check_potcars(config: VaspConfig, symbols: dict[str, str]) -> None:
+    from pymatgen.core import SETTINGS
+    from pymatgen.io.vasp import sets
+    from pymatgen.io.vasp.inputs import PotcarSingle
+
+    remedy = "export PMG_VASP_PSP_DIR=<folder made by `pmg config -p`>; or vasp.potcars=false if vasp.command adds them"
+    place = SETTINGS.get("PMG_VASP_PSP_DIR")
+    if not place:
+        raise LaunchError("VASP needs POTCAR files, and PMG_VASP_PSP_DIR is not set", remedy=remedy)
+    functional = config.functional or getattr(sets, SETS[config.input_set][0]).CONFIG["POTCAR_FUNCTIONAL"]
+    missing = []
+    for symbol in symbols.values():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                PotcarSingle.from_symbol_and_functional(symbol, functional)
+        except (OSError, ValueError):
+            missing.append(symbol)
+    if missing:
+        raise LaunchError(
+            f"there is no {functional} POTCAR of {', '.join(missing)} below {place}",
+            expected=f"the POTCARs of {config.input_set} for every element of the selected structures",
+            remedy=remedy,
+        )

@@ -1,0 +1,43 @@
+#!/bin/bash
+#SBATCH --job-name=hpcgen-dft
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@360
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# VASP for the selected structures. One allocation does all of them, or the tasks of an array do a part each:
+#   sbatch --nodes=8 --ntasks-per-node=64 slurm/relax_array.sh CONFIG [RUN_DIR]
+#   sbatch --array=0-7 --nodes=1 --ntasks-per-node=64 slurm/relax_array.sh CONFIG [RUN_DIR]
+# The controller runs on the first node; vasp.command brings VASP to the others: [srun, -N1, -n64, --exact, vasp_std].
+# Before an array: `hpcgen hull CONFIG` and `hpcgen select CONFIG`. After it a job without one (or `hpcgen run`) does
+# what is left and writes the output. To run some parts again, say how many there are: HPCGEN_SHARDS=8 sbatch --array=3,5
+here=${HPCGEN_SLURM_DIR:-$(scontrol show job "${SLURM_JOB_ID:-none}" | sed -n 's/^ *Command=//p')}
+HPCGEN_SLURM_DIR=${here%%/relax_array.sh*} # Slurm runs a copy of this script; its companions lie beside the original
+if [ ! -r "$HPCGEN_SLURM_DIR/job.sh" ]; then
+  echo "hpcgen: no job.sh in '$HPCGEN_SLURM_DIR'; submit with sbatch, or export HPCGEN_SLURM_DIR=<the folder of these scripts>" >&2
+  exit 2
+fi
+# shellcheck source=slurm/job.sh
+source "$HPCGEN_SLURM_DIR/job.sh"
+hpcgen_begin relax_array.sh "$@"
+
+export SLURM_EXACT=1 SLURM_MEM_PER_NODE=0 # so that steps share a node; some sites need it
+part=()
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+  first=${SLURM_ARRAY_TASK_MIN:?} last=${SLURM_ARRAY_TASK_MAX:?}
+  shards=${HPCGEN_SHARDS:-$SLURM_ARRAY_TASK_COUNT}
+  if [ -z "${HPCGEN_SHARDS:-}" ] && { [ "$first" -ne 0 ] || [ $((last + 1)) -ne "$SLURM_ARRAY_TASK_COUNT" ]; }; then
+    hpcgen_refuse "the array runs from $first to $last with $SLURM_ARRAY_TASK_COUNT tasks" \
+      "start at 0 without gaps (--array=0-7), or set HPCGEN_SHARDS to the number of parts of the whole"
+  fi
+  [ "$SLURM_ARRAY_TASK_ID" -lt "$shards" ] || hpcgen_refuse "there is no part $SLURM_ARRAY_TASK_ID of $shards" \
+    "parts run from 0 to $((shards - 1))"
+  part=(--shard "$SLURM_ARRAY_TASK_ID/$shards")
+fi
+
+if [ ${#part[@]} -gt 0 ]; then
+  hpcgen_step hpcgen dft "${part[@]}"
+else
+  for stage in hull select dft stability; do
+    hpcgen_step hpcgen "$stage"
+  done
+fi
