@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
     )
     examine.set_defaults(handler=_doctor)
+    _offer_evaluations(commands)
     for sub in commands.choices.values():
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail in the log")
     return parser
@@ -126,6 +127,15 @@ def _campaign_command(commands, name: str, does: str, handler) -> argparse.Argum
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and do nothing")
     parser.set_defaults(handler=handler)
     return parser
+
+
+def _offer_evaluations(commands) -> None:
+    """`hpcgen evaluate WHAT`: benchmark metrics of any generator's crystals."""
+    from hpcgen.stages.evaluate_commands import offer
+
+    evaluate = commands.add_parser("evaluate", help="benchmark metrics of generated or predicted crystals")
+    what = evaluate.add_subparsers(dest="experiment", required=True, metavar="WHAT")
+    offer(what)
 
 
 def _offer_round_trips(parser: argparse.ArgumentParser) -> None:

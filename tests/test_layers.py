@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"diffusion"},
     {"farm", "train", "reconstruct", "relax"},
     {"family"},
-    {"report"},
+    {"report", "evaluate"},
     {"stages"},
     {"pipeline"},
     {"doctor"},
@@ -25,7 +25,19 @@ LAYERS: list[set[str]] = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 NO_SCIENCE = {"farm", "config", "provenance", "store"}
-SCIENCE = {"represent", "diffusion", "models", "train", "reconstruct", "relax", "thermo", "screen", "data", "report"}
+SCIENCE = {
+    "represent",
+    "diffusion",
+    "models",
+    "train",
+    "reconstruct",
+    "relax",
+    "thermo",
+    "screen",
+    "data",
+    "report",
+    "evaluate",
+}
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "relax"}
 
 
