@@ -75,7 +75,9 @@ def main() -> None:
     if not args.no_ceiling:
         rng = np.random.default_rng(args.seed)
         rows = rng.choice(len(tuning.items), min(len(made), len(tuning.items)), replace=False)
-        real = measure(tuning.rows(np.sort(rows).tolist()).items, processes=args.processes, cache=cache, label="ceiling")
+        real = measure(
+            tuning.rows(np.sort(rows).tolist()).items, processes=args.processes, cache=cache, label="ceiling"
+        )
         result["ceiling"] = {"n": len(real), **shown(generation.compare_sets(real, reference, settings))}
     print(json.dumps(table.plain(result)))
 

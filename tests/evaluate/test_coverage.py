@@ -37,7 +37,9 @@ def test_without_fingerprint_nothing_is_covered_but_it_counts():
     near = nearest(made, of, points(0.0), points(0.0))
     assert near.precision(Thresholds(1, 1)) == 0.5
     # a reference crystal without fingerprint is no row of the recall
-    assert nearest(points(0.0), points(0.0), np.array([[0.0], [np.nan]]), points(0.0, 0.0)).recall(Thresholds(1, 1)) == 1
+    assert (
+        nearest(points(0.0), points(0.0), np.array([[0.0], [np.nan]]), points(0.0, 0.0)).recall(Thresholds(1, 1)) == 1
+    )
 
 
 def test_blocks_do_not_change_distances(monkeypatch):
