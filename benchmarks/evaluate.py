@@ -3,9 +3,9 @@
     python benchmarks/evaluate.py --csv data/perov_5_val.csv.gz --n 1000 --processes 2
     python benchmarks/evaluate.py --csv data/perov_5_val.csv.gz --made runs/perov5
 
-Rows of the file with number % 5 == 4 (from 0) are the reference, the others training rows. What is evaluated is `--made`
-(anything `hpcgen evaluate generation` takes), or `--n` tuning rows with every atom displaced and the cell strained, so
-that no fingerprint is known beforehand. The reference's fingerprints are computed first, without being timed, as a
+Rows of the file with number % 5 == 4 (from 0) are the reference, the others training rows. What is evaluated is
+`--made` (anything `hpcgen evaluate generation` takes), or `--n` tuning rows with every atom displaced and the cell
+strained, so that no fingerprint is known beforehand. The reference's fingerprints are computed first, without being timed, as a
 second evaluation finds them in the cache; `seconds_reference` is what they cost. `seconds` is wall time of reading
 nothing and computing everything else of what is evaluated: fingerprints, validity, coverage and distances of
 distributions. Libraries are imported and processes started within it.

@@ -60,7 +60,7 @@ def test_composition_is_magpie_on_cdvaes_scale():
 
 
 def test_the_scale_fits_its_features():
-    """CDVAE's means are of a data set with all kinds of elements: the mean of a minimum lies below that of a maximum."""
+    """CDVAE's means are of all kinds of elements: that of a minimum lies below that of a maximum."""
     f = composition_fingerprinter()
     mean = f._mean.reshape(-1, 6)
     assert (f._deviation > 0).all()
