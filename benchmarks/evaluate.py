@@ -5,10 +5,10 @@
 
 Rows of the file with number % 5 == 4 (from 0) are the reference, the others training rows. What is evaluated is
 `--made` (anything `hpcgen evaluate generation` takes), or `--n` tuning rows with every atom displaced and the cell
-strained, so that no fingerprint is known beforehand. The reference's fingerprints are computed first, without being timed, as a
-second evaluation finds them in the cache; `seconds_reference` is what they cost. `seconds` is wall time of reading
-nothing and computing everything else of what is evaluated: fingerprints, validity, coverage and distances of
-distributions. Libraries are imported and processes started within it.
+strained, so that no fingerprint is known beforehand. `seconds` is wall time from crystals in memory to the numbers:
+fingerprints, validity, coverage and distances of distributions of what is evaluated, and the start of the processes.
+The fingerprints of the reference come before it, because every later evaluation finds them in the cache;
+`seconds_reference` is what they cost (with a `--cache` that has them: nothing).
 
 The last line is one JSON object: `n, seconds, seconds_reference, processes, validity_structure, validity_composition,
 cov_r, cov_p` (CDVAE's thresholds), `cov_r_structrepdiff, cov_p_structrepdiff, emd_density, emd_elements`, and `ceiling`
