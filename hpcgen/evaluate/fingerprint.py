@@ -106,6 +106,8 @@ class CompositionFingerprinter:
                 raw = np.array(self._featurizer.featurize(composition_of(numbers)), dtype=float)
             except (KeyError, ValueError):
                 return np.full(COMPOSITION_SIZE, np.nan)
+        if np.isnan(raw).all():  # an element beyond every table
+            return raw
         scaled = (raw - self._mean) / self._deviation
         return np.where(np.isnan(scaled), 0.0, scaled)
 
