@@ -10,7 +10,8 @@ fingerprints, validity, coverage and distances of distributions of what is evalu
 The fingerprints of the reference come before it, because every later evaluation finds them in the cache;
 `seconds_reference` is what they cost (with a `--cache` that has them: nothing).
 
-The last line is one JSON object: `n, seconds, seconds_reference, processes, validity_structure, validity_composition,
+The last line is one JSON object: `n, seconds, cpu_s_per_structure` (the start of the processes, some 5 s each,
+included), `seconds_reference, processes, validity_structure, validity_composition,
 cov_r, cov_p` (CDVAE's thresholds), `cov_r_structrepdiff, cov_p_structrepdiff, emd_density, emd_elements`, and `ceiling`
 with the same numbers for as many training rows (`--no-ceiling` leaves them out: they cost fingerprints too).
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -61,14 +63,15 @@ def main() -> None:
     cache = Cache(args.cache, definition(), STRUCTURE_SIZE)
     start = time.perf_counter()
     reference = measure(test.items, processes=args.processes, cache=cache, label="reference")
-    middle = time.perf_counter()
+    middle, cpu = time.perf_counter(), cpu_seconds()
     measured = measure(made, processes=args.processes, cache=cache, label="what was made")
     numbers = generation.compare_sets(measured, reference, settings)
-    end = time.perf_counter()
+    end, cpu = time.perf_counter(), cpu_seconds() - cpu
     result: dict[str, Any] = {
         "n": len(made),
         "seconds": round(end - middle, 1),
         "seconds_reference": round(middle - start, 1),
+        "cpu_s_per_structure": round(cpu / len(made), 4),
         "processes": args.processes,
         **shown(numbers),
     }
@@ -91,6 +94,12 @@ def perturbed(crystals: list[Crystal], args: argparse.Namespace) -> list[Crystal
         moves = DISPLACEMENT * rng.standard_normal(crystals[i].frac.shape) @ np.linalg.inv(lattice)
         out.append(Crystal(lattice, crystals[i].frac + moves, crystals[i].numbers))
     return out
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 def shown(numbers: dict[str, Any]) -> dict[str, Any]:
