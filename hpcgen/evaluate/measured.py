@@ -24,7 +24,7 @@ from hpcgen.screen import composition_valid
 from hpcgen.screen.validity import MIN_VOLUME
 
 MIN_DISTANCE = 0.5  # angstrom, CDVAE's
-BATCH = 1000  # fingerprints that are kept on disk at a time
+BATCH = 250  # fingerprints that are kept on disk at a time
 
 
 @dataclass(frozen=True, eq=False)
