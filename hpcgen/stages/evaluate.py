@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,68 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen import __version__, store
-from hpcgen.config import HullConfig, RelaxConfig, resolve_path
+from hpcgen.config import HullConfig, RelaxConfig
 from hpcgen.crystal import Crystal
 from hpcgen.errors import DataError, Failure
 from hpcgen.evaluate import coverage, distances, generation, matching, table
 from hpcgen.evaluate.cache import Cache
 from hpcgen.evaluate.distributions import earth_movers
 from hpcgen.evaluate.energies import relaxed, single_points
-from hpcgen.evaluate.fingerprint import STRUCTURE_SIZE, definition
-from hpcgen.evaluate.measured import Measured, measure
-from hpcgen.evaluate.sources import CrystalSet, read_set, read_sets
-from hpcgen.evaluate.stability import judge, sun
-from hpcgen.flow import Entry
+from hpcgen.evaluate.fingerprint import definition
+from hpcgen.evaluate.measured import Measured
+from hpcgen.evaluate.sources import CrystalSet, read_set
+from hpcgen.evaluate.stability import Verdict, judge, sun
+from hpcgen.flow import Relaxation, Stability
 from hpcgen.relax import get_calculator
 from hpcgen.screen.validity import OXIDATION_STATES
+from hpcgen.stages.evaluate_inputs import Real, Request, cache_of, ceiling_rows, kind_of, measured, real_of, sets_of
 from hpcgen.stages.reference import read_reference
 from hpcgen.thermo import compare
 
 log = logging.getLogger("hpcgen")
-KINDS = ("perov", "carbon", "mp")
 Numbers = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for on the command line.
-
-    Attributes:
-        runs: what is evaluated: run folders, files or folders, one set or several (seeds) each.
-        reference: file of the real crystals.
-        training: file of the training crystals; None: of `own_split`, or of the run folder, if there are any.
-        own_split: the reference file holds both.
-        kind: which coverage thresholds; empty: by the name of the reference.
-        processes: at most so many.
-        cache: folder of fingerprints; None: none are kept.
-        seed: of all draws.
-        draws: see `generation.Settings`.
-    """
-
-    runs: tuple[Path, ...]
-    reference: str
-    training: str | None = None
-    own_split: bool = False
-    kind: str = ""
-    processes: int = 1
-    cache: Path | None = None
-    seed: int = 0
-    draws: int = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Real:
-    """The real crystals.
-
-    Attributes:
-        reference: those that are held against what was generated.
-        training: those that the generator knew, if that is known.
-        trained_on: where they are from, empty if nowhere.
-    """
-
-    reference: CrystalSet
-    training: list[Crystal]
-    trained_on: str
+DEFAULT_MATCHER = "pymatgen StructureMatcher(stol=0.3, ltol=0.2, angle_tol=5)"
 
 
 def generation_of(request: Request, potential: RelaxConfig | None = None) -> Numbers:
@@ -93,13 +51,13 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
         DataError, StoreError: for what cannot be read.
         DependencyError: if matminer is not installed.
     """
-    sets, real, cache = _sets(request), _real(request), _cache(request)
-    kind = request.kind or _kind(request.reference)
+    sets, real, cache = sets_of(request), real_of(request), cache_of(request)
+    kind = request.kind or kind_of(request.reference)
     thresholds = {"cdvae": coverage.CDVAE[kind], "structrepdiff": coverage.STRUCTREPDIFF[kind]}
     settings = generation.Settings(thresholds, request.draws, request.seed)
-    reference = _measured(real.reference, cache, request)
+    reference = measured(real.reference, cache, request)
     formulas = {c.formula for c in real.training}
-    made = [_measured(s, cache, request) for s in sets]
+    made = [measured(s, cache, request) for s in sets]
     results = []
     for s, m in zip(sets, made, strict=True):
         numbers = generation.compare_sets(m, reference, settings)
@@ -107,7 +65,7 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
         if formulas:
             numbers["reference_apart"] = generation.apart(m, reference, formulas, settings)
         results.append(numbers)
-    held, against, note = _ceiling_rows(real, reference, cache, request)
+    held, against, note = ceiling_rows(real, reference, cache, request)
     top = generation.ceiling(held, against, max(len(s.items) for s in sets), settings)
     definitions = {**definition(), "coverage_thresholds": f"those of {kind}"}
     if potential is not None:
@@ -118,7 +76,7 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
 
 def reconstruction_of(request: Request) -> Numbers:
     """Match rate and RMSE of predictions that are paired with the reference rows, all and valid only."""
-    sets, real, cache = _sets(request), _real(request), _cache(request)
+    sets, real, cache = sets_of(request), real_of(request), cache_of(request)
     results = [_paired(s, real, cache, request)[1] for s in sets]
     return _result("reconstruction", request, sets, real, results, definitions=_matcher_definition())
 
@@ -132,7 +90,7 @@ def csp_of(request: Request, potential: RelaxConfig | None = None) -> Numbers:
         request: what is evaluated.
         potential: the calculator of the energy distance; None: without CSPBenchMetrics' distances.
     """
-    sets, real, cache = _sets(request), _real(request), _cache(request)
+    sets, real, cache = sets_of(request), real_of(request), cache_of(request)
     crystals = [c for c in real.reference.items if isinstance(c, Crystal)]
     definitions = _matcher_definition()
     results, matches = [], []
@@ -175,37 +133,73 @@ def _distances(s: CrystalSet, real: Real, request: Request, potential: RelaxConf
     return out
 
 
-def sun_of(request: Request, hull: HullConfig, potential: RelaxConfig) -> Numbers:
-    """Stable, unique and novel shares after relaxation by the ML potential, against the hull reference.
+def sun_of(request: Request, hull: HullConfig | None, potential: RelaxConfig) -> Numbers:
+    """Stable, unique and novel shares after relaxation by the ML potential, against a reference.
+
+    Args:
+        request: what is evaluated.
+        hull: the reference; None: RUN is a run folder whose stability.h5 says it all, and nothing is relaxed.
+        potential: what relaxes, unless `hull` is None.
 
     Raises:
         ThermoError: if energies and reference may not meet, or the reference cannot be read.
         ConfigError: for a hull reference of no known layout.
+        DataError: without training crystals.
+        StoreError: if `hull` is None and the run folder has no stability.h5.
     """
-    real = _real(request)
+    real = real_of(request)
+    if hull is None:
+        return _sun_of_run(request, real)
     if not real.training:
         raise DataError("novelty needs the training crystals", remedy="give --training FILE, or --own-split")
     reference, lost, _, _ = read_reference(hull)
     calculator = get_calculator(potential)
-    label = compare(calculator.scale, reference.scale).label
-    sets, results = _sets(request), []
-    for s in sets:
-        relaxations = relaxed(s.items, potential, processes=request.processes)
-        verdicts = judge(relaxations, calculator.scale, reference, real.training)
-        results.append(sun(verdicts))
     definitions = {
-        "matcher": "pymatgen StructureMatcher(stol=0.3, ltol=0.2, angle_tol=5)",
+        "matcher": DEFAULT_MATCHER,
         "potential": calculator.title,
         "hull": reference.source,
         "hull_digest": reference.digest,
         "hull_rows_lost": str(len(lost)),
-        "label": label,
+        "label": compare(calculator.scale, reference.scale).label,
     }
+    sets, results = sets_of(request), []
+    for s in sets:
+        relaxations = relaxed(s.items, potential, processes=request.processes)
+        results.append(sun(judge(relaxations, calculator.scale, reference, real.training)))
+    return _result("sun", request, sets, real, results, definitions=definitions)
+
+
+def _sun_of_run(request: Request, real: Real) -> Numbers:
+    """From stability.h5 of run folders: what their screening dropped is neither stable nor unique nor novel here."""
+    sets, results, definitions = [], [], {}
+    for folder in request.runs:
+        everything = read_set(folder)
+        with store.open(folder / "relaxed-mlip.h5", Relaxation) as f:
+            converged = dict(zip(f.ids, f.column("converged").tolist(), strict=True))
+            calculator = str(f.attrs["calculator"])
+        with store.open(folder / "stability.h5", Stability) as f:
+            verdicts: list[Verdict | Failure] = [
+                Verdict(float(e), bool(unique), bool(novel), converged[i])
+                for i, e, unique, novel in zip(
+                    f.column("relaxation_id"), f.column("e_hull"), f.column("unique"), f.column("novel"), strict=True
+                )
+            ]
+            verdicts += f.failures
+            definitions = {
+                "matcher": DEFAULT_MATCHER,
+                "potential": calculator,
+                "hull": str(f.attrs["source"]),
+                "hull_digest": str(f.attrs["reference_digest"]),
+                "label": str(f.attrs["label"]),
+                "training": "the training split of the run",
+            }
+        sets.append(everything)
+        results.append(sun(verdicts, asked=len(everything.items)))
     return _result("sun", request, sets, real, results, definitions=definitions)
 
 
 def _paired(s: CrystalSet, real: Real, cache: Cache, request: Request) -> tuple[matching.Matches, Numbers]:
-    made = _measured(s, cache, request)
+    made = measured(s, cache, request)
     found = matching.match_pairs(s.items, real.reference.items, made.valid, processes=request.processes)
     numbers: Numbers = {"n": len(s.items), "valid": float(made.valid.mean()), **found.rates()}
     if real.training:
@@ -214,55 +208,6 @@ def _paired(s: CrystalSet, real: Real, cache: Cache, request: Request) -> tuple[
         numbers["formula_in_training"] = found.rates(known)
         numbers["formula_new"] = found.rates([not k for k in known])
     return found, numbers
-
-
-def _sets(request: Request) -> list[CrystalSet]:
-    return [s for path in request.runs for s in read_sets(path, processes=request.processes)]
-
-
-def _real(request: Request) -> Real:
-    whole = read_set(resolve_path(request.reference), processes=request.processes)
-    if request.own_split:
-        if request.training is not None:
-            raise DataError("--own-split takes the training rows from the reference", remedy="leave out --training")
-        test = whole.rows([i for i in range(len(whole.items)) if i % 5 == 4])
-        rest = whole.rows([i for i in range(len(whole.items)) if i % 5 != 4])
-        return Real(test, rest.crystals, f"rows of {whole.name} with number % 5 != 4")
-    if request.training is not None:
-        known = read_set(resolve_path(request.training), processes=request.processes)
-        return Real(whole, known.crystals, known.name)
-    data = request.runs[0] / "dataset.h5"
-    if data.is_file():
-        with store.open(data, Entry) as f:
-            split, crystals = f.column("split"), f.crystals
-            training = [crystals[i] for i, name in enumerate(split) if name == "train"]
-        return Real(whole, training, f"the training split of {data.parent.name}")
-    return Real(whole, [], "")
-
-
-def _ceiling_rows(real: Real, reference: Measured, cache: Cache, request: Request) -> tuple[Measured, Measured, str]:
-    """Real crystals to hold against the reference, and what they are."""
-    if real.training:
-        items: Sequence[Crystal | Failure] = real.training
-        held = measure(items, processes=request.processes, cache=cache, label="training rows")
-        return held, reference, f"training rows against the reference ({real.trained_on})"
-    odd, even = reference.take(range(1, len(reference), 2)), reference.take(range(0, len(reference), 2))
-    return odd, even, "one half of the reference against the other, for lack of training rows"
-
-
-def _measured(s: CrystalSet, cache: Cache, request: Request) -> Measured:
-    return measure(s.items, processes=request.processes, cache=cache, label=s.name)
-
-
-def _cache(request: Request) -> Cache:
-    return Cache(request.cache, definition(), STRUCTURE_SIZE)
-
-
-def _kind(reference: str) -> str:
-    name = Path(reference.removeprefix("data:")).name.lower()
-    found = next((kind for kind in KINDS if name.startswith(kind)), "mp")
-    log.info("evaluate: coverage thresholds of %r (--data says otherwise)", found)
-    return found
 
 
 def _matcher_definition() -> dict[str, str]:

@@ -63,7 +63,11 @@ def offer(what: Any) -> None:
         if name == "csp":
             sub.add_argument("--distances", action="store_true", help="those of CSPBenchMetrics too, about 1 s a row")
         if name == "sun":
-            sub.add_argument("--hull", required=True, metavar="FILE", help="reference.h5, or CSV of formation energies")
+            sub.add_argument(
+                "--hull",
+                metavar="FILE",
+                help="reference.h5, or CSV of formation energies (default: RUN's own stability.h5, nothing is relaxed)",
+            )
             sub.add_argument("--elements", metavar="FILE", help="elemental ComputedEntries (json.gz) for a CSV")
         if name in ("generation", "csp", "sun"):
             sub.add_argument("--calculator", default="chgnet", help="the ML potential (default: chgnet)")
@@ -77,6 +81,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from hpcgen.evaluate import table
     from hpcgen.evaluate.cache import default_folder
     from hpcgen.stages import evaluate as stage
+    from hpcgen.stages.evaluate_inputs import Request
 
     processes = arguments.processes if arguments.processes is not None else available_cores()
     if processes < 1 or arguments.draws < 1:
@@ -87,7 +92,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(f"would run: {', '.join(map(str, arguments.runs))} -> {folder / f'evaluation-{name}.json'}")
         return EXIT_OK
-    request = stage.Request(
+    request = Request(
         runs=tuple(arguments.runs),
         reference=arguments.reference,
         training=arguments.training,
@@ -107,7 +112,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "reconstruction": lambda: stage.reconstruction_of(request),
         "csp": lambda: stage.csp_of(request, potential() if arguments.distances else None),
         "sun": lambda: stage.sun_of(
-            request, HullConfig(reference=arguments.hull, elements=arguments.elements), potential()
+            request,
+            HullConfig(reference=arguments.hull, elements=arguments.elements) if arguments.hull else None,
+            potential(),
         ),
     }
     result = experiments[name]()
