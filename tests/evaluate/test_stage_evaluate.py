@@ -9,9 +9,11 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from hpcgen import cli
+from hpcgen import cli, store
 from hpcgen.crystal import Crystal, from_atoms, to_atoms, to_structure
+from hpcgen.errors import Failure
 from hpcgen.evaluate.table import flat, line, plain, table
+from hpcgen.flow import Candidate, Relaxation, Stability
 
 SALTS = [("NaCl", 5.64), ("LiF", 4.03), ("MgO", 4.21), ("KCl", 6.29), ("CaO", 4.81)]
 
@@ -145,6 +147,37 @@ def test_sun_by_the_potential(files):
     assert (mean["sun"], mean["stable"], mean["novel"], mean["unique"]) == (0.8, 0.8, 0.8, 1.0)
     assert found["definitions"]["label"] == "screening"
     assert found["definitions"]["potential"].startswith("CHGNet")
+
+
+def test_sun_of_a_run_folder_counts_everything_that_was_asked_for(files):
+    """Four candidates and a failed sample; two were screened out, one of the others is stable, unique and novel."""
+    folder = files / "run"
+    folder.mkdir()
+    ids = [f"{i:016x}" for i in range(4)]
+    built = [
+        Candidate(i, c, i, "toy", 0.0, 1, "converged", 1.0, "", 0.0, "", 1.0, np.zeros(1), 0.0)
+        for i, c in zip(ids, crystals(), strict=False)
+    ]
+    relaxed = [
+        Relaxation(
+            i, c, i, -9.0, -8.0, 0.0, 0.0, 0.1, 3, done, "toy 1", "toy", "d", 0.0, np.zeros((2, 3)), np.zeros((3, 3))
+        )
+        for i, c, done in zip(ids[:2], crystals(), (True, False), strict=False)
+    ]
+    judged = [
+        Stability(i, c, i, i, c.formula, 225, -4.5, -1.0, e, 0.0, "", 3, "toy", "toy", "d", "screening", True, "", new)
+        for i, c, e, new in zip(ids[:2], crystals(), (0.05, 0.01), (True, False), strict=False)
+    ]
+    lost = [Failure("f" * 16, "sample", "not-finite", "the sample is not finite")]
+    store.write(folder / "candidates.h5", Candidate, built, failures=lost, attrs={"names_residual_blocks": ["rdf"]})
+    store.write(folder / "relaxed-mlip.h5", Relaxation, relaxed, attrs={"calculator": "toy 1"})
+    attrs = {"source": "by hand", "reference_digest": "d", "label": "screening"}
+    store.write(folder / "stability.h5", Stability, judged, attrs=attrs)
+    found = run(files, "sun", str(folder))
+    mean = found["mean"]
+    assert (mean["n"], mean["sun"], mean["stable"], mean["novel"], mean["not_converged"]) == (5, 0.2, 0.4, 0.2, 1)
+    assert found["sets"][0]["failures"] == {"not-finite": 1}
+    assert (found["definitions"]["potential"], found["definitions"]["label"]) == ("toy 1", "screening")
 
 
 def test_table_and_json():
