@@ -149,6 +149,22 @@ def test_sun_by_the_potential(files):
     assert found["definitions"]["potential"].startswith("CHGNet")
 
 
+@pytest.mark.slow
+def test_energies_by_the_potential(files):
+    pytest.importorskip("chgnet", reason="the extra `mlip` is not installed")
+    pytest.importorskip("matminer", reason="the extra `evaluate` is not installed")
+    made, training = str(files / "made.extxyz"), ("--training", str(files / "train.csv"))
+    found = run(files, "csp", *training, "--distances", made)
+    distances = found["mean"]["distances"]
+    assert distances["energy"]["rows"] == distances["crystalnn"]["rows"] == 5
+    assert 0 < distances["energy"]["median"] < 0.1  # strained by one percent
+    found = run(files, "generation", *training, "--energy", made)
+    assert found["mean"]["emd_energy_eV"] == pytest.approx(distances["energy"]["mean"], abs=0.05)
+    assert found["mean"]["energy_failed"] == 0
+    assert found["mean"]["median_max_force_eV_A"] == pytest.approx(0, abs=0.01)  # by symmetry
+    assert found["ceiling"]["emd_energy_eV"] > 1  # copper and one salt against five salts
+
+
 def test_sun_of_a_run_folder_counts_everything_that_was_asked_for(files):
     """Four candidates and a failed sample; two were screened out, one of the others is stable, unique and novel."""
     folder = files / "run"
