@@ -304,7 +304,6 @@ def columns(result: Numbers) -> dict[str, Numbers]:
 
 def write(result: Numbers, folder: Path) -> Path:
     """Write `evaluation-WHAT.json` into a folder; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"evaluation-{result['experiment']}.json"
     table.write_json(path, result)
     return path

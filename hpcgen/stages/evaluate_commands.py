@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,20 @@ def offer(what: Any) -> None:
             sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="of it (default: cpu)")
 
 
+def _check_writable(folder: Path) -> None:
+    """Return if the result can be written there: that is not found out after hours.
+
+    Raises:
+        UsageError: if not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to: {error}", remedy="name another folder with -o") from None
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """Run one of them; returns the exit code."""
     from hpcgen.config import HullConfig, RelaxConfig
@@ -92,6 +107,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(f"would run: {', '.join(map(str, arguments.runs))} -> {folder / f'evaluation-{name}.json'}")
         return EXIT_OK
+    _check_writable(folder)
     request = Request(
         runs=tuple(arguments.runs),
         reference=arguments.reference,
@@ -118,8 +134,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         ),
     }
     result = experiments[name]()
-    path = stage.write(result, folder)
     print(table.table(stage.columns(result)))
+    path = stage.write(result, folder)
     print(f"written: {path}")
     print(table.line(result["mean"]))
     return EXIT_OK

@@ -56,6 +56,7 @@ def test_dry_run_does_nothing(files, capsys):
 def test_mistakes_have_exit_codes(files):
     made, reference = str(files / "made.extxyz"), str(files / "mp_test.csv")
     assert cli.main(["evaluate", "csp", "--reference", reference, "--processes", "0", made]) == 2
+    assert cli.main(["evaluate", "csp", "--reference", reference, "-o", f"{made}/below-a-file", made]) == 2
     pytest.importorskip("matminer", reason="the extra `evaluate` is not installed")
     assert cli.main(["evaluate", "csp", "--reference", reference, "--processes", "1", str(files / "no")]) == 4
     both = ["--own-split", "--training", reference]
