@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"vasp"},
     {"pointcloud"},
     {"family", "dynamics"},
-    {"report"},
+    {"report", "evaluate"},
     {"analysis"},
     {"stages"},
     {"pipeline"},
@@ -44,6 +44,7 @@ SCIENCE = {
     "analysis",
     "dynamics",
     "vasp",
+    "evaluate",
 }
 OWNERS = {"h5py": "store", "mpi4py": "farm", "custodian": "vasp"}
 

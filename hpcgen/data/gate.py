@@ -80,10 +80,19 @@ def atomic_numbers_of(symbols: list[str], key: str) -> list[int]:
 
 def admit(item: RawItem, limits: Limits) -> Crystal | Failure:
     """One raw item as a valid, Niggli-reduced crystal with a right-handed cell, or the reason why not."""
+    return _guarded(item, lambda crystal: check(crystal, limits))
+
+
+def parse(item: RawItem) -> Crystal | Failure:
+    """One raw item as the crystal that is written there, unchecked and unreduced, or why it is none."""
+    return _guarded(item, lambda crystal: crystal)
+
+
+def _guarded(item: RawItem, finish: Callable[[Crystal], Crystal]) -> Crystal | Failure:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return check(_parse(item), limits)
+            return finish(_parse(item))
     except UnusableError as error:
         message = " ".join(str(error).split())
         return Failure(item.label, STAGE, error.kind, message[:MAX_MESSAGE])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcgen import farm, flow, provenance, store
-from hpcgen.config import resolve_path
+from hpcgen.config import HullConfig, resolve_path
 from hpcgen.crystal import Crystal
 from hpcgen.data.prototypes import element_structures
 from hpcgen.errors import ConfigError, Failure
@@ -48,34 +48,40 @@ def run(ctx: Context) -> Balance | None:
 
 
 def _from_file(ctx: Context) -> Balance:
-    hull = ctx.config.hull
-    path = resolve_path(hull.reference, ctx.config_dir)
+    reference, failures, entered, inputs = read_reference(ctx.config.hull, ctx.config.identity(STAGE), ctx.config_dir)
+    return _write(ctx, reference, entered, failures, inputs, {})
+
+
+def read_reference(
+    hull: HullConfig, run_digest: str = "", config_dir: Path | None = None
+) -> tuple[ReferenceSet, list[Failure], int, dict[str, str]]:
+    """The reference that `hull.reference` names as a file: the set, failures, items read, digests by file name.
+
+    Raises:
+        ConfigError: if it is no file of a known layout, or a CSV without `hull.elements`.
+        ThermoError, StoreError: if a file is missing, damaged or of another layout.
+    """
+    path = resolve_path(hull.reference, config_dir)
     name = path.name.lower()
-    inputs = {}
-    failures: list[Failure] = []
     if name.endswith((".h5", ".hdf5")):
         reference = ReferenceSet.read(path)
-        entered = len(reference.entries)
-        inputs[path.name] = store.content_digest(path)
-    elif name.endswith((".json", ".json.gz")):
-        elements = resolve_path(hull.elements, ctx.config_dir) if hull.elements is not None else None
-        reference, failures, entered = from_computed_entries(path, ctx.config.identity(STAGE), elements=elements)
-        inputs |= {p.name: sha256(p) for p in (path, elements) if p is not None}
+        return reference, [], len(reference.entries), {path.name: store.content_digest(path)}
+    elements = resolve_path(hull.elements, config_dir) if hull.elements is not None else None
+    if name.endswith((".json", ".json.gz")):
+        reference, failures, entered = from_computed_entries(path, run_digest, elements=elements)
     elif name.endswith((".csv", ".csv.gz")):
-        if hull.elements is None:
+        if elements is None:
             raise ConfigError(
                 f"hull.reference is a CSV of formation energies ({hull.reference}) and hull.elements is not set",
                 expected="the ComputedEntries of the elements (json or json.gz), which give the energies their zero",
                 remedy="set hull.elements",
             )
-        elements = resolve_path(hull.elements, ctx.config_dir)
-        reference, failures, entered = from_formation_energies(path, elements, ctx.config.identity(STAGE))
-        inputs |= {p.name: sha256(p) for p in (path, elements)}
+        reference, failures, entered = from_formation_energies(path, elements, run_digest)
     else:
         raise ConfigError(
             f"hull.reference is {hull.reference!r}", expected="`self`, or a .csv, .csv.gz, .json, .json.gz or .h5 file"
         )
-    return _write(ctx, reference, entered, failures, inputs, {})
+    return reference, failures, entered, {p.name: sha256(p) for p in (path, elements) if p is not None}
 
 
 def _by_own_calculator(ctx: Context) -> Balance | None:

@@ -1,0 +1,54 @@
+"""The same function over many items in several processes, in order, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+from hpcgen.errors import LaunchError
+
+T = TypeVar("T")
+R = TypeVar("R")
+SERIAL = 16  # fewer items are done here: a process takes seconds to import the libraries
+
+
+def mapped(
+    work: Callable[[T], R], items: Sequence[T], *, processes: int, label: str, unit: str = " structures"
+) -> Iterator[R]:
+    """`work` of each item, in their order; the results do not depend on `processes`.
+
+    Processes are spawned, so a script that calls this needs the usual `if __name__ == "__main__":`.
+
+    Args:
+        work: a function of a module, which a process can import.
+        items: what it is called with.
+        processes: at most so many at once; 1: all of it here.
+        label: of the progress bar.
+        unit: of the progress bar.
+
+    Raises:
+        LaunchError: if a process is killed, for lack of memory as a rule.
+    """
+    from tqdm import tqdm
+
+    def bar(results: Iterable[R]) -> Iterator[R]:
+        return iter(tqdm(results, desc=label, unit=unit, total=len(items), disable=None))
+
+    if processes < 2 or len(items) < SERIAL:
+        yield from bar(map(work, items))
+        return
+    from concurrent.futures.process import BrokenProcessPool
+
+    chunk = max(1, min(16, len(items) // (4 * processes)))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from bar(pool.map(work, items, chunksize=chunk))
+        except BrokenProcessPool:
+            raise LaunchError(
+                f"{label}: a process died without a word, as one does that is killed for lack of memory",
+                remedy="use fewer --processes; what was done is cached",
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
