@@ -59,7 +59,7 @@ class Distances:
             from matminer.featurizers.structure.matrix import OrbitalFieldMatrix
         except ImportError as error:
             raise DependencyError(
-                f"the distances of CSPBenchMetrics need matminer: {error}", remedy="pip install 'hpcgen[distances]'"
+                f"the distances of CSPBenchMetrics need matminer: {error}", remedy="pip install 'hpcgen[evaluate]'"
             ) from None
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
