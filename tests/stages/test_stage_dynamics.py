@@ -125,6 +125,12 @@ def test_results_are_the_same_again_and_other_settings_are_refused(ctx):
     assert "yes, 300 K" in page
 
 
+def test_what_lies_implausibly_low_is_simulated_last(ctx):
+    records = [record(i, rocksalt(11, 17, 5.6), e) for i, e in enumerate((-2.3, 0.05, -0.01))]
+    store.write(ctx.path("stability.h5"), Stability, records, header=provenance.header(ctx.config, {}))
+    assert [s.e_hull for s in stage.candidates(ctx)] == [-0.01, 0.05, -2.3]
+
+
 def test_mistakes_are_named(ctx):
     s = record(9, rocksalt(3, 9, 4.0), 0.0)
     with pytest.raises(ConfigError, match="Xy"):
