@@ -53,10 +53,11 @@ class Config(Section):
     def digest(self) -> str:
         """Digest of everything that can change a result of the chain: all but name, `farm`, `report` and devices.
 
-        `dynamics` is left out too: it comes after the chain, as often as one likes, in a file that knows its settings.
+        What comes after the chain (`AFTER_THE_CHAIN`) is left out too: it may be chosen when a campaign is done.
         """
         tree = self._science()
-        tree.pop("dynamics")
+        for section in AFTER_THE_CHAIN:
+            tree.pop(section)
         return _digest_of(tree)
 
     def identity(self, stage: str) -> str:
@@ -71,7 +72,8 @@ class Config(Section):
         if stage == "roundtrip":
             trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
             return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)
-        decisive = list(DECIDED_BY)[: list(DECIDED_BY).index(stage) + 1]
+        before = list(DECIDED_BY)[: list(DECIDED_BY).index(stage)]
+        decisive = [*(s for s in before if s not in AFTER_THE_CHAIN), stage]
         return _digest_of({section: tree[section] for s in decisive for section in DECIDED_BY[s]})
 
     def _science(self) -> dict[str, Any]:
@@ -95,6 +97,10 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "dynamics": ("dynamics",),
 }
 """The sections that each stage adds to what decides its items, in the order of the stages."""
+
+
+AFTER_THE_CHAIN = ("dynamics",)
+"""Stages, with sections of their names, that no other stage rests on."""
 
 
 def _digest_of(tree: dict[str, Any]) -> str:

@@ -210,3 +210,13 @@ def test_forces_come_from_whichever_method_a_calculator_has():
         stage.potential_of(broken, "many")(crystal)
     with pytest.raises(ConfigError, match="evaluates none"):
         stage.potential_of(SimpleNamespace(), "none")
+
+
+def test_settings_of_the_dynamics_decide_about_nothing_else():
+    plain, other = configuration.loads(SHORT), configuration.loads(SHORT, overrides=["dynamics.time=5"])
+    assert plain.digest() == other.digest()
+    assert plain.identity("hull") == other.identity("hull")
+    assert plain.identity("dynamics") != other.identity("dynamics")
+    assert plain.identity("dynamics") != configuration.loads(SHORT, overrides=["relax.max_steps=7"]).identity(
+        "dynamics"
+    )
