@@ -58,7 +58,7 @@ def run(ctx: Context) -> Balance | None:
 
     Raises:
         ConfigError: if the calculator of `relax` gives no forces, or an ion is no element.
-        RunFolderError: if dynamics.h5 is there with other settings.
+        DependencyError: if an ion may move and pymatgen-analysis-diffusion is not installed.
     """
     config = ctx.config
     farm.pin_device(config.farm, config.relax.device)
@@ -67,6 +67,8 @@ def run(ctx: Context) -> Balance | None:
     chosen = candidates(ctx)
     cases = [prepare(s, config.dynamics) for s in chosen]
     usable = [c for c in cases if isinstance(c, Case)]
+    if any(c.moves for c in usable):
+        dynamics.check_installed()  # now, not after hours of simulation
     digest = config.identity(STAGE)
     temperatures = sorted(config.dynamics.temperatures)
     tasks = [(case, t) for case in usable for t in temperatures]
