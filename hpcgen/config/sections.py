@@ -69,12 +69,11 @@ class Config(Section):
         """Digest of everything that can change a result of the chain: all but name, `farm`, `slots`, `report` and
         devices.
 
-        `dynamics` and `phonons` are left out too: they come after the chain, as often as one likes, in files that know
-        their settings.
+        What comes after the chain (`AFTER_THE_CHAIN`) is left out too: it may be chosen when a campaign is done.
         """
         tree = self._science()
-        tree.pop("dynamics")
-        tree.pop("phonons")
+        for section in AFTER_THE_CHAIN:
+            tree.pop(section)
         return _digest_of(tree)
 
     def identity(self, stage: str) -> str:
@@ -91,8 +90,8 @@ class Config(Section):
         if stage == "roundtrip":
             trip = {key: tree["roundtrip"][key] for key in ("noise", "lattice_noise")}
             return _digest_of({key: tree[key] for key in ("seed", "representation", "reconstruct")} | trip)
-        chain = [name for name in DECIDED_BY if name == stage or name not in ASIDE]
-        decisive = chain[: chain.index(stage) + 1]
+        before = list(DECIDED_BY)[: list(DECIDED_BY).index(stage)]
+        decisive = [*(s for s in before if s not in AFTER_THE_CHAIN), stage]
         return _digest_of({section: tree[section] for s in decisive for section in DECIDED_BY[s]})
 
     def _science(self) -> dict[str, Any]:
@@ -105,9 +104,6 @@ class Config(Section):
             (tree["vasp"] or {}).pop(key, None)
         return tree
 
-
-ASIDE = ("dynamics", "phonons")
-"""Stages that come after the chain, each for itself."""
 
 DECIDED_BY: dict[str, tuple[str, ...]] = {
     "data": ("seed", "data"),
@@ -125,6 +121,10 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "phonons": ("phonons",),
 }
 """The sections that each stage adds to what decides its items, in the order of the stages."""
+
+
+AFTER_THE_CHAIN = ("dynamics",)
+"""Stages, with sections of their names, that no other stage rests on."""
 
 
 def _digest_of(tree: dict[str, Any]) -> str:

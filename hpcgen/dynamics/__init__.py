@@ -10,7 +10,7 @@ phonons     are there imaginary modes
 from hpcgen.dynamics.framework import Framework, framework
 from hpcgen.dynamics.md import Evaluated, Potential, SimulationError, Trajectory, simulate, supercell
 from hpcgen.dynamics.paths import bottleneck, ionic_radii
-from hpcgen.dynamics.transport import Arrhenius, Diffusion, arrhenius, diffusion, nernst_einstein
+from hpcgen.dynamics.transport import Arrhenius, Diffusion, arrhenius, check_installed, diffusion, nernst_einstein
 
 __all__ = [
     "Arrhenius",
@@ -22,6 +22,7 @@ __all__ = [
     "Trajectory",
     "arrhenius",
     "bottleneck",
+    "check_installed",
     "diffusion",
     "framework",
     "ionic_radii",

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, cast
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -65,6 +67,20 @@ class Arrhenius:
     diffusivity_error: float
 
 
+def check_installed() -> None:
+    """Return if diffusivities can be computed here.
+
+    Raises:
+        DependencyError: without pymatgen-analysis-diffusion.
+    """
+    try:
+        installed = find_spec("pymatgen.analysis.diffusion.analyzer") is not None
+    except ModuleNotFoundError:  # of the package above it
+        installed = False
+    if not installed:
+        raise DependencyError("pymatgen-analysis-diffusion is not installed", remedy="pip install 'hpcgen[dynamics]'")
+
+
 def diffusion(trajectory: Trajectory, ion: int) -> Diffusion:
     """Diffusion of the ions of atomic number `ion`.
 
@@ -72,12 +88,8 @@ def diffusion(trajectory: Trajectory, ion: int) -> Diffusion:
         DependencyError: without pymatgen-analysis-diffusion.
         ValueError: if there are no such ions, or nothing else.
     """
-    try:
-        from pymatgen.analysis.diffusion.analyzer import DiffusionAnalyzer, get_diffusivity_from_msd
-    except ImportError:
-        raise DependencyError(
-            "pymatgen-analysis-diffusion is not installed", remedy="pip install 'hpcgen[dynamics]'"
-        ) from None
+    check_installed()
+    from pymatgen.analysis.diffusion.analyzer import DiffusionAnalyzer, get_diffusivity_from_msd
 
     ions = trajectory.crystal.numbers == ion
     if ions.all() or not ions.any():
@@ -89,7 +101,7 @@ def diffusion(trajectory: Trajectory, ion: int) -> Diffusion:
             moved.transpose(1, 0, 2),
             chemical_symbols[ion],
             trajectory.temperature,
-            time_step=trajectory.interval,
+            time_step=cast(Any, trajectory.interval),  # declared as whole, and only multiplied
             step_skip=1,
             smoothed="max",
         )

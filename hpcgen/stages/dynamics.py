@@ -21,6 +21,7 @@ from hpcgen.errors import ConfigError, Failure, RunFolderError
 from hpcgen.flow import Dynamics, Simulation, Stability, make_id, seed_of
 from hpcgen.relax import get_calculator
 from hpcgen.relax.minimise import UnphysicalError
+from hpcgen.report.data import FAR_BELOW
 from hpcgen.stages.context import Balance, Context
 
 STAGE = "dynamics"
@@ -57,7 +58,7 @@ def run(ctx: Context) -> Balance | None:
 
     Raises:
         ConfigError: if the calculator of `relax` gives no forces, or an ion is no element.
-        RunFolderError: if dynamics.h5 is there with other settings.
+        DependencyError: if an ion may move and pymatgen-analysis-diffusion is not installed.
     """
     config = ctx.config
     farm.pin_device(config.farm, config.relax.device)
@@ -66,6 +67,8 @@ def run(ctx: Context) -> Balance | None:
     chosen = candidates(ctx)
     cases = [prepare(s, config.dynamics) for s in chosen]
     usable = [c for c in cases if isinstance(c, Case)]
+    if any(c.moves for c in usable):
+        dynamics.check_installed()  # now, not after hours of simulation
     digest = config.identity(STAGE)
     temperatures = sorted(config.dynamics.temperatures)
     tasks = [(case, t) for case in usable for t in temperatures]
@@ -152,11 +155,14 @@ def check(ctx: Context) -> None:
 
 
 def candidates(ctx: Context) -> list[Stability]:
-    """Who is simulated: unique crystals at or below `dynamics.max_e_hull`, novel ones first, the most stable first."""
+    """Who is simulated: unique crystals at or below `dynamics.max_e_hull`, novel ones first, the most stable first.
+
+    Those so far below the hull that the potential or the reference must be wrong come last.
+    """
     config = ctx.config.dynamics
     with store.open(ctx.path("stability.h5"), Stability) as f:
         records = [s for s in f if s.unique and s.e_hull <= config.max_e_hull]
-    return sorted(records, key=lambda s: (not s.novel, s.e_hull, s.id))[: config.n]
+    return sorted(records, key=lambda s: (s.e_hull < FAR_BELOW, not s.novel, s.e_hull, s.id))[: config.n]
 
 
 def prepare(s: Stability, config: DynamicsConfig) -> Case | Failure:

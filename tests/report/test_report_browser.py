@@ -110,6 +110,7 @@ def test_cards_open_by_button_by_link_and_in_print(browser, page):
     browser.call("Emulation.setEmulatedMedia", media="print")
     assert browser.evaluate(visible) == 12
     assert browser.evaluate("document.querySelector('.controls').offsetHeight") == 0
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 794
     browser.call("Emulation.setEmulatedMedia", media="")
 
 

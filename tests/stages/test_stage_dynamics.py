@@ -12,7 +12,7 @@ from hpcgen import config as configuration
 from hpcgen import flow, pipeline, provenance, report, store
 from hpcgen.config import DynamicsConfig
 from hpcgen.crystal import Crystal
-from hpcgen.errors import ConfigError, Failure, RunFolderError
+from hpcgen.errors import ConfigError, DependencyError, Failure, RunFolderError
 from hpcgen.flow import Dynamics, Simulation, Stability
 from hpcgen.relax.minimise import UnphysicalError
 from hpcgen.report.data import collect
@@ -79,6 +79,7 @@ def ctx(tmp_path):
 
 def test_who_is_chosen_and_what_comes_out(ctx):
     pytest.importorskip("chgnet")
+    pytest.importorskip("pymatgen.analysis.diffusion.analyzer", reason="pip install 'hpcgen[dynamics]'")
     ctx = replace(
         ctx, config=ctx.config.model_copy(update={"dynamics": ctx.config.dynamics.model_copy(update={"max_atoms": 10})})
     )
@@ -103,6 +104,7 @@ def test_who_is_chosen_and_what_comes_out(ctx):
 
 def test_results_are_the_same_again_and_other_settings_are_refused(ctx):
     pytest.importorskip("chgnet")
+    pytest.importorskip("pymatgen.analysis.diffusion.analyzer", reason="pip install 'hpcgen[dynamics]'")
     few = ctx.config.dynamics.model_copy(update={"n": 1, "temperatures": [300.0]})
     one = replace(ctx, config=ctx.config.model_copy(update={"dynamics": few}))
     pipeline.run_stage(one, "dynamics")
@@ -123,6 +125,12 @@ def test_results_are_the_same_again_and_other_settings_are_refused(ctx):
     page = one.path("report/index.html").read_text()
     assert "Molecular dynamics by CHGNet" in page
     assert "yes, 300 K" in page
+
+
+def test_what_lies_implausibly_low_is_simulated_last(ctx):
+    records = [record(i, rocksalt(11, 17, 5.6), e) for i, e in enumerate((-2.3, 0.05, -0.01))]
+    store.write(ctx.path("stability.h5"), Stability, records, header=provenance.header(ctx.config, {}))
+    assert [s.e_hull for s in stage.candidates(ctx)] == [-0.01, 0.05, -2.3]
 
 
 def test_mistakes_are_named(ctx):
@@ -204,3 +212,25 @@ def test_forces_come_from_whichever_method_a_calculator_has():
         stage.potential_of(broken, "many")(crystal)
     with pytest.raises(ConfigError, match="evaluates none"):
         stage.potential_of(SimpleNamespace(), "none")
+
+
+def test_settings_of_the_dynamics_decide_about_nothing_else():
+    plain, other = configuration.loads(SHORT), configuration.loads(SHORT, overrides=["dynamics.time=5"])
+    assert plain.digest() == other.digest()
+    assert plain.identity("hull") == other.identity("hull")
+    assert plain.identity("dynamics") != other.identity("dynamics")
+    assert plain.identity("dynamics") != configuration.loads(SHORT, overrides=["relax.max_steps=7"]).identity(
+        "dynamics"
+    )
+
+
+def test_a_missing_package_is_told_before_the_simulations(ctx, monkeypatch):
+    pytest.importorskip("chgnet")
+
+    def missing():
+        raise DependencyError("not installed")
+
+    monkeypatch.setattr(stage.dynamics, "check_installed", missing)
+    monkeypatch.setattr(stage.dynamics, "simulate", lambda *a, **k: pytest.fail("simulated first"))
+    with pytest.raises(DependencyError):
+        stage.run(ctx)
