@@ -64,7 +64,7 @@ def compare_sets(made: Measured, reference: Measured, settings: Settings) -> Num
     }
     for name, column in (("emd_density", "density"), ("emd_elements", "n_elements")):
         x, y = getattr(made, column), getattr(reference, column)
-        distance = earth_movers(x[valid], y[np.isfinite(y)], draws=settings.draws, seed=settings.seed)
+        distance = earth_movers(x[valid], y[np.isfinite(reference.density)], draws=settings.draws, seed=settings.seed)
         out[name], out[f"{name}_spread"] = distance
     return out
 

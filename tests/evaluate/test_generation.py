@@ -53,6 +53,13 @@ def test_without_a_fingerprint_a_crystal_is_invalid():
     assert compare_sets(made([0, np.nan]), made([0]), SETTINGS)["validity"] == 0.5
 
 
+def test_a_broken_reference_row_is_no_row_of_the_distributions():
+    reference = made([0, np.nan], valid=[1, 0], density=[1, np.nan], formula=["NaCl", ""])
+    reference.n_elements[1] = 0
+    numbers = compare_sets(made([0]), reference, SETTINGS)
+    assert numbers["emd_elements"] == numbers["emd_density"] == 0
+
+
 def test_the_ceiling_has_the_size_of_what_was_made():
     real = made(list(range(100)))
     numbers = ceiling(real, made(list(range(0, 100, 2))), 10, SETTINGS)
