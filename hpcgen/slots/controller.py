@@ -115,8 +115,7 @@ class Controller:
         """
         settings = self.settings
         with Ledger(self.root, self.shard) as ledger:
-            if self.shard == "0-of-1":  # other shards may be at work on this host: theirs are no leftovers
-                self._end_leftovers()
+            self._end_leftovers()
             self._standing = {task: Standing() for task in tasks}
             self._standing |= {task: s for task, s in standings(self.root).items() if task in self._standing}
             self._queue = deque(task for task in tasks if self._state(task) in ("pending", "running"))
@@ -139,7 +138,7 @@ class Controller:
         return "failed" if worn_out else s.state
 
     def _end_leftovers(self) -> None:
-        left = marked(family(self.root))
+        left = marked(family(self.root, self.shard))
         if left:
             log.warning("ending %d processes that an earlier controller left: %s", len(left), [p.pid for p in left])
             end_processes(left)
@@ -190,7 +189,7 @@ class Controller:
         except OSError as error:
             raise StoreError(f"{folder} cannot be made: {error.strerror}", remedy="make room, then run again") from None
         if slot.process is None:
-            slot.process = SlotProcess(self.root, slot.number, self.program, self.settings.wrapper)
+            slot.process = SlotProcess(self.root, self.shard, slot.number, self.program, self.settings.wrapper)
             assert slot.process.process.stdout is not None
             selector.register(slot.process.process.stdout, selectors.EVENT_READ, slot)
             slot.served = 0

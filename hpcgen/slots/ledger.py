@@ -65,9 +65,28 @@ class Ledger:
             ) from None
         except OSError:  # a file system without locks: the run folder's own lock has to do
             pass
+        self._refuse_other_cuts(shard)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             self._append(b"\n")  # a torn line, whose digest gives it away
+
+    def _refuse_other_cuts(self, shard: str) -> None:
+        """Controllers that cut the tasks into another number of parts would do some of them twice."""
+        siblings = f"-of-{shard.rpartition('-')[2]}.jsonl"
+        for other in self.path.parent.glob("ledger-*.jsonl"):
+            if other.name.endswith(siblings):
+                continue
+            with other.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(self._file)
+                    raise RunFolderError(
+                        f"the controller of {other.name} is at work, with another number of parts",
+                        remedy="wait for it, or end it; or start a part of the same whole",
+                    ) from None
+                except OSError:
+                    return
 
     def start(self, task: str, attempt: int, slot: int, pid: int) -> None:
         """An attempt is about to begin."""

@@ -29,12 +29,12 @@ PATIENCE = 5.0  # seconds between asking processes to end and killing them
 class SlotProcess:
     """A worker in a session of its own, and the pipes to it."""
 
-    def __init__(self, root: Path, slot: int, program: str, wrapper: Sequence[str]) -> None:
-        self.token = f"{family(root)}-{slot}-{secrets.token_hex(4)}"
+    def __init__(self, root: Path, shard: str, slot: int, program: str, wrapper: Sequence[str]) -> None:
+        self.token = f"{family(root, shard)}-{slot}-{secrets.token_hex(4)}"
         logs = root / "slots"
         logs.mkdir(exist_ok=True)
         words = [word.replace("{slot}", str(slot)) for word in wrapper]
-        with (logs / f"slot-{slot}.log").open("ab") as log:
+        with (logs / f"slot-{shard}-{slot}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*words, sys.executable, "-m", "hpcgen.slots.worker", program],
                 stdin=subprocess.PIPE,
@@ -68,12 +68,13 @@ class SlotProcess:
                 with suppress(OSError):
                     pipe.close()
         end_processes(tree(self.process.pid) + marked(self.token))
+        end_processes(marked(self.token))  # what began in that moment
         return self.process.wait()
 
 
-def family(root: Path) -> str:
-    """What the tokens of all slots of a folder begin with."""
-    return digest(str(root.resolve()))
+def family(root: Path, shard: str) -> str:
+    """What the tokens of all slots of a controller begin with, before and after a restart."""
+    return digest(f"{root.resolve()}/{shard}")
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -79,7 +79,9 @@ def _listen(source: BinaryIO, orders: queue.SimpleQueue[dict[str, Any] | None], 
         else:
             orders.put(None)
             return
-    end_processes(tree(os.getpid())[1:])
+    control.stop(0.0)  # so that the program begins nothing new
+    for _ in range(2):
+        end_processes(tree(os.getpid())[1:])
     os._exit(1)
 
 

@@ -18,7 +18,7 @@ from pymatgen.io.vasp.inputs import Incar
 from hpcgen.config import VaspConfig
 from hpcgen.slots.outcome import Control
 from hpcgen.vasp.inputs import input_set, write_inputs
-from hpcgen.vasp.outputs import read_structure, soft_stopped
+from hpcgen.vasp.outputs import UnreadableOutputError, read_structure, soft_stopped
 
 PROGRESS = "progress.json"
 STALE = ("vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "STOPCAR", "EIGENVAL", "IBZKPT", "XDATCAR", "PCDAT", "REPORT")
@@ -80,13 +80,15 @@ class StepJob(VaspJob):
 
         Raises:
             TaskStoppedError: if VASP says that STOPCAR ended it: it counts as converged for custodian.
+            UnreadableOutputError: if CONTCAR is cut off.
             WrongCompositionError: if atoms are missing.
         """
         folder = Path(directory)
         before, after = read_structure(folder / "POSCAR"), read_structure(folder / "CONTCAR")
-        if before is None or after is None or before.composition != after.composition:
-            found = after.composition.formula if after else "nothing readable"
-            raise WrongCompositionError(f"CONTCAR of {self.step} holds {found}")
+        if before is None or after is None:
+            raise UnreadableOutputError(f"{'CONTCAR' if before else 'POSCAR'} of {self.step} cannot be read")
+        if before.composition != after.composition:
+            raise WrongCompositionError(f"CONTCAR of {self.step} holds {after.composition.formula}")
         if soft_stopped(folder):
             raise TaskStoppedError
         for name in COPIED:

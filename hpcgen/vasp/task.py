@@ -6,6 +6,7 @@ the crystal with its atoms in the order of the input, the raw energy, and what i
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from pathlib import Path
@@ -112,10 +113,14 @@ def _compute(folder: Path, steps: list[str], config: VaspConfig, control: Contro
             custodian.run()
     except TaskStoppedError:
         return _stopped(folder, control)
+    except UnreadableOutputError as cut:
+        return Outcome("again", "truncated-output", str(cut))
     except WrongCompositionError as wrong:
         return Outcome("failed", "wrong-composition", str(wrong))
-    except OSError:
-        raise
+    except OSError as other:
+        if other.errno in (errno.ENOSPC, errno.EDQUOT) or not any(hasattr(job, "_vasp_process") for job in jobs):
+            raise  # the disk, or a command that cannot be started
+        error = other
     except Exception as other:  # CustodianError and its kin, but also what a handler stumbles over in a broken file
         error = other
     finally:

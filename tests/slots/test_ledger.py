@@ -62,8 +62,9 @@ def test_a_damaged_line_is_ignored(tmp_path: Path) -> None:
 def test_one_controller_a_shard(tmp_path: Path) -> None:
     with Ledger(tmp_path), pytest.raises(RunFolderError, match="another controller"):
         Ledger(tmp_path)
-    with Ledger(tmp_path, "0-of-2"), Ledger(tmp_path, "1-of-2"):
-        pass
+    with Ledger(tmp_path, "0-of-2"), Ledger(tmp_path, "1-of-2"), pytest.raises(RunFolderError, match="number of parts"):
+        Ledger(tmp_path)
+    Ledger(tmp_path).close()
 
 
 def test_a_damaged_outcome_is_none(tmp_path: Path) -> None:
