@@ -93,8 +93,11 @@ def main() -> None:
         command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(root)]
         draw, killed = random.Random(args.seed), 0
         for _ in range(args.kills):
+            before = sum(1 for _ in events(root))
             with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-                time.sleep(draw.uniform(0.5, 2.5))
+                while process.poll() is None and sum(1 for _ in events(root)) == before:
+                    time.sleep(0.05)  # so that it is killed at work, and not while Python starts
+                time.sleep(draw.uniform(0.0, 1.5))
                 killed += process.poll() is None
                 process.kill()
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

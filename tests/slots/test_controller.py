@@ -164,8 +164,11 @@ def _chaos(root: Path, kills: int, tasks: int, seconds: float, seed: int) -> Non
     draw = random.Random(seed)
     command = [sys.executable, "-c", DRIVER, str(root), str(seconds), str(tasks)]
     for _ in range(kills):
+        before = sum(1 for _ in events(root))
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(draw.uniform(0.3, 2.0))
+            while process.poll() is None and sum(1 for _ in events(root)) == before:
+                time.sleep(0.05)  # so that it is killed at work, and not while Python starts
+            time.sleep(draw.uniform(0.0, 1.0))
             process.kill()
     end = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert f"done={tasks}" in end.stdout
