@@ -141,6 +141,7 @@ def test_the_end_of_the_time_stops_programs_and_begins_no_other(tmp_path: Path) 
     assert control(tmp_path, {task: {} for task in tasks}).done == 4
 
 
+@pytest.mark.slow
 def test_stops_without_progress_end_as_a_failure(tmp_path: Path) -> None:
     tasks = {"slow": {"seconds": 60.0, "progress": False}}
     for _ in range(2):

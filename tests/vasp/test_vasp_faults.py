@@ -76,7 +76,8 @@ def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **fault: Any) -> tu
     return found[victim], root / victim
 
 
-@pytest.mark.parametrize("fault", [*(["zbrent"]), *(pytest.param(f, marks=pytest.mark.slow) for f in [*CORRECTED][1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", CORRECTED)
 def test_custodian_corrects(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, tags = CORRECTED[fault]
     standing, folder = compute(tmp_path, monkeypatch, fault=fault, step=step)
@@ -100,9 +101,8 @@ def test_another_attempt_gets_past(fault: str, tmp_path: Path, monkeypatch: pyte
     assert first.kind == ONCE[fault]
 
 
-@pytest.mark.parametrize(
-    "fault", ["composition", *(pytest.param(f, marks=pytest.mark.slow) for f in FOR_GOOD if f != "composition")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FOR_GOOD)
 def test_what_cannot_be_mended_is_a_failure_with_its_name(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_stop_goes_on_from_contcar(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert third.state == "done"
 
 
+@pytest.mark.slow
 def test_atoms_come_back_in_their_order_and_outputs_are_compressed(tmp_path: Path) -> None:
     outcome = attempt(tmp_path / "a/01", vasp={"compress": True})
     assert outcome.result["numbers"] == [13, 28]
