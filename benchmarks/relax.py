@@ -158,7 +158,7 @@ def one_by_one(
         warnings.simplefilter("ignore")
         optimiser = StructOptimizer(use_device=None if config.device == "auto" else config.device)
         for crystal in [*warm_up, *crystals]:
-            if time.perf_counter() - begin > limit:
+            if len(out) > len(warm_up) and time.perf_counter() - begin > limit:
                 break
             start, cpu = time.perf_counter(), time.process_time()
             try:
