@@ -1,4 +1,4 @@
-"""benchmarks/relax.py runs, and prints what FIGURES promises, on two real rows (`-m slow`)."""
+"""benchmarks/relax.py runs, and prints what it promises, on two real rows (`-m slow`)."""
 
 from __future__ import annotations
 
