@@ -123,7 +123,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
 """The sections that each stage adds to what decides its items, in the order of the stages."""
 
 
-AFTER_THE_CHAIN = ("dynamics",)
+AFTER_THE_CHAIN = ("dynamics", "phonons")
 """Stages, with sections of their names, that no other stage rests on."""
 
 

@@ -161,4 +161,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
             out += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
             out.append(f"{prefix}{key} is {a!r} there and {b!r} here")
-    return [d for d in out if not d.startswith(("farm.", "report.", "dynamics."))] if not prefix else out
+    return (
+        [d for d in out if not d.startswith(("farm.", "slots.", "report.", "dynamics.", "phonons."))]
+        if not prefix
+        else out
+    )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hpcgen import flow, provenance, store
 from hpcgen.crystal import Crystal, composition_of, space_group
@@ -38,24 +39,58 @@ def run(ctx: Context) -> Balance:
     Raises:
         ThermoError: if the energies of candidates and reference may not meet on one hull.
     """
-    files = [ctx.path(name) for name in ("relaxed-mlip.h5", "reference.h5", "dataset.h5")]
-    relaxed_file, reference_file = files[:2]
-    with store.open(relaxed_file, Relaxation) as f:
-        relaxations = list(f)
-        scale = str(f.attrs["scale"])
-    reference = ReferenceSet.read(reference_file)
+    with store.open(ctx.path("relaxed-mlip.h5"), Relaxation) as f:
+        relaxations, scale = list(f), str(f.attrs["scale"])
+    output = "stability.h5" if ctx.config.vasp is None else "stability-mlip.h5"
+    return conclude(ctx, STAGE, "relaxed-mlip.h5", output, relaxations, scale)
+
+
+def conclude(
+    ctx: Context,
+    stage: str,
+    source: str,
+    output: str,
+    relaxations: Sequence[Relaxation],
+    scale: str,
+    *,
+    refused: Sequence[Failure] = (),
+    corrections: Mapping[str, float] | None = None,
+) -> Balance:
+    """Judge relaxed crystals and write the verdicts.
+
+    Args:
+        ctx: the campaign.
+        stage: that asks, named in its failures.
+        source: name of the file that the relaxations came from.
+        output: name of the file to write.
+        relaxations: with energies that may meet the reference.
+        scale: of their energies.
+        refused: relaxations of the source without such an energy.
+        corrections: see `judge`.
+
+    Raises:
+        ThermoError: if the energies of candidates and reference may not meet on one hull.
+    """
+    files = [ctx.path(name) for name in (source, "reference.h5", "dataset.h5")]
+    reference = ReferenceSet.read(ctx.path("reference.h5"))
     comparison = compare(scale, reference.scale)
     known = known_structures(ctx)
     uniqueness, novelty = Effort(), Effort()
-    identity = ctx.config.identity(STAGE)
     verdicts = judge(
-        relaxations, reference, known.crystals, comparison.label, identity, uniqueness=uniqueness, novelty=novelty
+        relaxations,
+        reference,
+        known.crystals,
+        comparison.label,
+        ctx.config.identity(stage),
+        corrections=corrections,
+        uniqueness=uniqueness,
+        novelty=novelty,
     )
     stable = [v for v in verdicts if isinstance(v, Stability)]
-    failures = [v for v in verdicts if isinstance(v, Failure)]
-    balance = Balance.of(STAGE, len(relaxations), len(stable), failures)
+    failures = [*refused, *(replace(v, stage=stage) for v in verdicts if isinstance(v, Failure))]
+    balance = Balance.of(stage, len(relaxations) + len(refused), len(stable), failures)
     store.write(
-        ctx.path("stability.h5" if ctx.config.vasp is None else "stability-mlip.h5"),
+        ctx.path(output),
         Stability,
         stable,
         failures=failures,

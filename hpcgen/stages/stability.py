@@ -10,12 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpcgen import provenance, store
+from hpcgen import store
 from hpcgen.errors import Failure
-from hpcgen.flow import DftRelaxation, Stability
+from hpcgen.flow import DftRelaxation
 from hpcgen.stages.context import Balance, Context
-from hpcgen.stages.data import training_structures
-from hpcgen.stages.hull import judge
+from hpcgen.stages.hull import conclude
 from hpcgen.thermo import ReferenceSet, compare
 from hpcgen.thermo.corrections import RefusedError, corrected
 from hpcgen.thermo.scales import VASP_MP2020
@@ -29,43 +28,24 @@ def run(ctx: Context) -> Balance:
     Raises:
         ThermoError: if the energies of VASP and the reference may not meet on one hull.
     """
-    files = [ctx.path(name) for name in ("relaxed-vasp.h5", "reference.h5", "dataset.h5")]
-    with store.open(files[0], DftRelaxation) as f:
-        relaxations = list(f)
-        scale = str(f.attrs["scale"])
-    reference = ReferenceSet.read(files[1])
-    comparison = compare(scale, reference.scale)
-    good, refused = correct(relaxations, scale)
-    training = [crystal for _, crystal in training_structures(ctx)]
-    verdicts = judge(good, reference, training, comparison.label, ctx.config.identity(STAGE))
-    stable = [v for v in verdicts if isinstance(v, Stability)]
-    failures = refused + [replace(v, stage=STAGE) for v in verdicts if isinstance(v, Failure)]
-    balance = Balance.of(STAGE, len(relaxations), len(stable), failures)
-    store.write(
-        ctx.path("stability.h5"),
-        Stability,
-        stable,
-        failures=failures,
-        header=provenance.header(ctx.config, {p.name: store.content_digest(p) for p in files}),
-        attrs={
-            "balance": balance.to_json(),
-            "label": comparison.label,
-            "comparison": comparison.reason,
-            "scale": scale,
-            "reference_scale": reference.scale,
-            "reference_digest": reference.digest,
-            "source": reference.source,
-        },
+    with store.open(ctx.path("relaxed-vasp.h5"), DftRelaxation) as f:
+        relaxations, scale = list(f), str(f.attrs["scale"])
+    compare(scale, ReferenceSet.read(ctx.path("reference.h5")).scale)  # before energies are corrected
+    good, refused, corrections = correct(relaxations, scale)
+    return conclude(
+        ctx, STAGE, "relaxed-vasp.h5", "stability.h5", good, scale, refused=refused, corrections=corrections
     )
-    return balance
 
 
-def correct(relaxations: Sequence[DftRelaxation], scale: str) -> tuple[list[DftRelaxation], list[Failure]]:
-    """The relaxations with energies that may meet the reference, and those that have none such."""
+def correct(
+    relaxations: Sequence[DftRelaxation], scale: str
+) -> tuple[list[DftRelaxation], list[Failure], dict[str, float]]:
+    """The relaxations with energies that may meet the reference, those that have none such, and what was added, eV."""
     if scale != VASP_MP2020:
-        return list(relaxations), []
+        return list(relaxations), [], {}
     good: list[DftRelaxation] = []
     refused: list[Failure] = []
+    corrections: dict[str, float] = {}
     for r in relaxations:
         try:
             mended = corrected(
@@ -80,4 +60,5 @@ def correct(relaxations: Sequence[DftRelaxation], scale: str) -> tuple[list[DftR
             refused.append(Failure(r.candidate_id, STAGE, error.kind, str(error)))
             continue
         good.append(replace(r, energy=mended.energy))
-    return good, refused
+        corrections[r.id] = mended.correction
+    return good, refused, corrections
