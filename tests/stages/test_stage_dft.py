@@ -87,13 +87,14 @@ def test_mp2020_is_applied_once_and_refusals_are_named() -> None:
         np.zeros((2, 3)), np.zeros((3, 3)), "2" * 16, "GGA", "{}",
         json.dumps(["PAW_PBE Mg_pv 06Sep2000", "PAW_PBE O 08Apr2002"]), "6.4.1", 0.0, "{}", 1, "",
     )  # fmt: skip
-    (good,), refused = stability.correct([record], "vasp-pbe-mp2020")
+    (good,), refused, added = stability.correct([record], "vasp-pbe-mp2020")
     assert good.energy == pytest.approx(-12.0 - 0.687, abs=1e-3)
+    assert added[record.id] == pytest.approx(-0.687, abs=1e-3)
     assert not refused
-    (same,), _ = stability.correct([record], "my-own-scale")
+    (same,), _, _ = stability.correct([record], "my-own-scale")
     assert same.energy == -12.0
     other = type(record)(**{**record.__dict__, "run_type": "R2SCAN"})
-    good_ones, (failure,) = stability.correct([other], "vasp-pbe-mp2020")
+    good_ones, (failure,), _ = stability.correct([other], "vasp-pbe-mp2020")
     assert not good_ones
     assert failure.kind == "wrong-functional"
 
