@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 
 KIB = 1024
 SIZES = [KIB * k for k in (12, 24, 36, 128, 512, 1024, 1536, 2048, 3072, 4096, 16384, 131072, 1048576)]

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "hpcgen"
 
 LAYERS: list[set[str]] = [
-    {"errors", "crystal"},
+    {"errors", "crystal", "compiled"},
     {"flow", "config"},
     {"provenance"},
     {"store", "data", "represent", "models", "thermo", "screen"},

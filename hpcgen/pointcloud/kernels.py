@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.compiled import EXACT
 
 
 @njit(**EXACT)

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.compiled import EXACT
 
 FLOOR = 0.02  # angstrom: the least width of an atom, which keeps exact clouds from splitting hairs
 STRAY = 0.02  # prior share of points that belong to no atom

@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
 from hpcgen.crystal import FloatArray
 from hpcgen.pointcloud.kernels import apportion, cut, loneliness, tree
 from hpcgen.pointcloud.mixture import EXCESS, FLOOR, fit
-from hpcgen.represent.compiled import EXACT
 
 LONELY = 6.0  # times the median distance to a near neighbour: points farther from theirs found no cluster
 UNEXPLAINED = 10.0  # points by which a number of atoms may fit the counts of elements worse than the best one

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.compiled import EXACT, FAST
 from hpcgen.represent.pair_kernels import CORE, FLAT, PairTables
 
 DIVISIONS = np.array([4, 6, 8, 12, 16, 18, 24, 30, 36, 48, 60, 72])

@@ -14,9 +14,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
 from hpcgen.crystal import FloatArray
 from hpcgen.reconstruct.streams import uniform
-from hpcgen.represent.compiled import EXACT
 
 LARGEST_GROUP = 16  # operations; subgroups of larger groups find the same crystals
 INVERSION = 0.6  # probability that a group contains the inversion

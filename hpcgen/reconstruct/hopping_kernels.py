@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import FAST
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.compiled import FAST
 from hpcgen.represent.ead_gradient import pull_back
 from hpcgen.represent.ead_kernels import Cell, brackets, densities, displacement
 from hpcgen.represent.ead_tables import RadialTables

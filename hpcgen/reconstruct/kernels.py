@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numba import njit
 
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.reconstruct.streams import heat_bath, uniform
-from hpcgen.represent.compiled import EXACT, FAST
 
 EXCHANGE_EVERY = 2  # sweeps: while it is hot most exchanges are taken, and cost more than the moves of atoms
 

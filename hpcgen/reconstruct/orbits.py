@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numba import njit
 
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.reconstruct.groups import orbits, random_group, split_into_orbits
 from hpcgen.reconstruct.streams import heat_bath, uniform
-from hpcgen.represent.compiled import EXACT, FAST
 
 DRAWS = 20  # groups and splittings drawn before a symmetric start is given up
 MOST_ORBITS = 0.75  # of the number of atoms: more is hardly a symmetry

@@ -21,10 +21,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
 from hpcgen.crystal import FloatArray
 from hpcgen.reconstruct.phasing_kernels import density, fourier_table, highest_peaks, meet_bins, structure_factors
 from hpcgen.reconstruct.streams import uniform
-from hpcgen.represent.compiled import EXACT
 from hpcgen.represent.pair_kernels import PairTables
 
 BETA = 1.0  # 0.3 takes four times the iterations, 1.2 half as many again

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.represent.pair_kernels import phase_powers
 
 FLAT_TOP = 1e-12  # curvature below which a peak has no summit between grid points

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.represent.pair_kernels import pair_spectrum
 
 MAX_STEP = 0.4  # angstrom (scaled): longest step of an atom in one iteration

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 
 DEPENDENT = 1e-6  # a column of a projector that keeps less than this of its length depends on those before
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT
+from hpcgen.compiled import EXACT
 
 NEGLIGIBLE = 16.0  # positions whose Boltzmann weight is below exp(-16) of the best are left out
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hpcgen.represent.compiled import FAST
+from hpcgen.compiled import FAST
 
 Array = NDArray[np.float32]
 Index = NDArray[np.int64]

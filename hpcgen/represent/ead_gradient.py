@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import FAST
+from hpcgen.compiled import FAST
 from hpcgen.represent.ead_kernels import displacement, distances, power
 from hpcgen.represent.ead_tables import POWERS
 

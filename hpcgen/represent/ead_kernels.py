@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from hpcgen.compiled import FAST
 from hpcgen.crystal import FloatArray
-from hpcgen.represent.compiled import FAST
 from hpcgen.represent.ead_tables import POWERS
 from hpcgen.represent.images import inverse3, lattice_images
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcgen.represent.compiled import EXACT
+from hpcgen.compiled import EXACT
 
 
 @njit(**EXACT)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.represent.images import inverse3, lattice_images, reciprocal_half_space
 
 TAIL = 4.5  # Gaussians are cut where they have fallen to 4e-5

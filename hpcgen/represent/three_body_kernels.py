@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hpcgen.represent.compiled import EXACT, FAST
+from hpcgen.compiled import EXACT, FAST
 from hpcgen.represent.pair_kernels import CORE
 
 

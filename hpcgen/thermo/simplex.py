@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hpcgen.compiled import EXACT
+
 FloatArray = NDArray[np.float64]
 
 TOLERANCE = 1e-11  # eV/atom by which a phase must improve the mixture to enter it
@@ -20,7 +22,7 @@ PIVOT = 1e-9  # smallest pivot of a phase that may leave
 STALLED = 20  # steps without gain before Bland's rule, which cannot cycle, takes over
 
 
-@njit(cache=True)
+@njit(**EXACT)
 def lowest_mixture(a: FloatArray, e: FloatArray, b: FloatArray, limit: int):
     """The lowest mixture of phases with a given composition.
 

@@ -103,5 +103,5 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from hpcgen.errors import DependencyError
 
     monkeypatch.setitem(sys.modules, "matminer.featurizers.site", None)
-    with pytest.raises(DependencyError, match=r"hpcgen\[distances\]"):
+    with pytest.raises(DependencyError, match=r"hpcgen\[evaluate\]"):
         Distances(RelaxConfig(device="cpu"))

@@ -18,6 +18,7 @@ from hpcgen.family.pointcloud import PointCloudFamily
 from hpcgen.family.pointcloud_generator import to_samples
 from hpcgen.family.pointcloud_samples import CloudSample
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
+from hpcgen.family.samples import of_vectors
 from hpcgen.flow import Candidate, content
 from hpcgen.represent.composition import order_elements
 from hpcgen.stages import reconstruct, screen
@@ -60,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
         x = x + 0.03 * rng.standard_normal(x.shape).astype(np.float32)
         x[2] = np.nan
         (tmp_path / name).mkdir()
-        samples = family.to_samples([f"{first + i:016x}" for i in range(len(x))], x)
+        samples = of_vectors(family, [f"{first + i:016x}" for i in range(len(x))], x)
         attrs = {**family.sample_attrs(), "family": family.name}
         store.write(tmp_path / name / "samples.h5", RepresentationSample, samples, attrs=attrs)
     clouds = PointCloudFamily.fit(CRYSTALS, config)
