@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source env/setup.sh
-hpcgen_setup mpi,mlip,dynamics,test
+hpcgen_setup mpi,mlip,vasp,dynamics,phonons,evaluate,test
 if [ "${1:-}" = "--all" ]; then
   shift
   set -- -m "gpu or dft or slow or not slow" "$@"
