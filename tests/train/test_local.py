@@ -18,7 +18,9 @@ def launch(program: str, processes: int = 2) -> subprocess.Popen[str]:
 
 
 def test_each_process_knows_its_place() -> None:
-    program = "import os; e = os.environ; print(e['RANK'], e['LOCAL_RANK'], e['WORLD_SIZE'], e['MASTER_PORT'])"
+    # one write each, which no other process can cut: print makes several where Python does not buffer
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"]
+    program = f"import os; os.write(1, (' '.join(os.environ[n] for n in {names}) + chr(10)).encode())"
     run = launch(program, 3)
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
@@ -30,7 +32,7 @@ def test_each_process_knows_its_place() -> None:
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_reaches_all_and_their_exit_code_comes_back(number: signal.Signals) -> None:
     stop = f"signal.signal(signal.SIGUSR1, lambda *_: sys.exit({EXIT_REQUEUE}))"
-    run = launch(f"import signal, sys, time; {stop}; print('ready', flush=True); time.sleep(300)")
+    run = launch(f"import os, signal, sys, time; {stop}; os.write(1, b'ready' + bytes([10])); time.sleep(300)")
     assert run.stdout is not None
     assert [run.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     run.send_signal(number)
