@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from virtual_cluster import ROOT, VirtualCluster, text_of, wait
+from virtual_cluster import ROOT, VirtualCluster, running, text_of, wait
 
 from hpcgen import store
 from hpcgen.config import load
@@ -38,16 +38,8 @@ pytestmark = pytest.mark.slurm
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[VirtualCluster]:
-    """Four nodes with two processors each. Skips where there can be none, except in CI, where that is a failure."""
-    slurm = VirtualCluster()
-    reason = slurm.lacks()
-    try:
-        reason = reason or slurm.start()
-        if reason:
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-        yield slurm
-    finally:
-        slurm.stop()
+    """Four nodes with two processors each."""
+    yield from running()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import vasp_campaign as campaign
-from virtual_cluster import VirtualCluster, text_of, wait
+from virtual_cluster import VirtualCluster, running, text_of, wait
 
 from hpcgen import slots, store
 from hpcgen.flow import DftRelaxation, Stability
@@ -25,16 +24,8 @@ COMMAND = ["srun", "-N1", "-n1", "--exact", "--mem=0", sys.executable, str(campa
 
 @pytest.fixture
 def cluster() -> Iterator[VirtualCluster]:
-    """Four nodes with two processors each. Skips where there can be none, except in CI, where that is a failure."""
-    slurm = VirtualCluster()
-    reason = slurm.lacks()
-    try:
-        reason = reason or slurm.start()
-        if reason:
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-        yield slurm
-    finally:
-        slurm.stop()
+    """Four nodes with two processors each."""
+    yield from running()
 
 
 def ended(run: Path, state: str = "done") -> list[str]:

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "env/virtual_slurm.sh"
@@ -96,6 +98,19 @@ class VirtualCluster:
     def kill_node(self, node: str) -> None:
         """SIGKILL for everything on a node: its slurmd, its steps, their tasks."""
         self.run(SCRIPT, "kill-node", self.folder, node)
+
+
+def running() -> Iterator[VirtualCluster]:
+    """A cluster, for a fixture. Skips where there can be none, except in CI, where that is a failure."""
+    slurm = VirtualCluster()
+    reason = slurm.lacks()
+    try:
+        reason = reason or slurm.start()
+        if reason:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        yield slurm
+    finally:
+        slurm.stop()
 
 
 def wait(condition: Callable[[], bool], what: str, log: Path) -> None:

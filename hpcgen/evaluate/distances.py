@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcgen.crystal import Crystal, FloatArray, to_structure
-from hpcgen.errors import Failure
+from hpcgen.errors import DependencyError, Failure
 from hpcgen.evaluate.fingerprint import definition
 from hpcgen.evaluate.parallel import mapped
 
@@ -105,13 +105,29 @@ def _superpose(a: Structure, b: Structure) -> float:
 
 
 def _orbital_field_matrix(a: Structure, b: Structure) -> float:
-    featurizer = _featurizers()[0]
+    featurizer = featurizers()[0]
     return float(np.linalg.norm(np.asarray(featurizer.featurize(a)) - np.asarray(featurizer.featurize(b))))
 
 
 def _crystalnn(a: Structure, b: Structure) -> float:
-    featurizer = _featurizers()[1]
+    featurizer = featurizers()[1]
     return float(np.linalg.norm(np.asarray(featurizer.featurize(a)) - np.asarray(featurizer.featurize(b))))
+
+
+def featurizers() -> tuple[Any, Any]:
+    """Those of orbital field matrices and of CrystalNN's statistics over the sites, made once.
+
+    Raises:
+        DependencyError: if matminer is not installed.
+    """
+    try:
+        import matminer.featurizers.site
+        import matminer.featurizers.structure  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(
+            f"the distances of CSPBenchMetrics need matminer: {error}", remedy="pip install 'hpcgen[evaluate]'"
+        ) from None
+    return _featurizers()
 
 
 @cache
@@ -125,17 +141,18 @@ def _featurizers() -> tuple[Any, Any]:
 
 
 def _rms(a: Structure, b: Structure) -> float:
-    found = _wide_matcher().get_rms_dist(a, b)
+    found = wide_matcher().get_rms_dist(a, b)
     return float("nan") if found is None else float(found[0])
 
 
 def _rms_anonymous(a: Structure, b: Structure) -> float:
-    found = _wide_matcher().get_rms_anonymous(a, b)[0]
+    found = wide_matcher().get_rms_anonymous(a, b)[0]
     return float("nan") if found is None else float(found)
 
 
 @cache
-def _wide_matcher() -> Any:
+def wide_matcher() -> Any:
+    """StructureMatcher with the tolerances of CSPBenchMetrics."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(ltol=0.6, stol=0.6, angle_tol=20)

@@ -99,17 +99,24 @@ def embed(time: Tensor, condition: ConditionEmbedding | None, c: Tensor | None) 
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions; the time scales and shifts the first one's output. (B, in, L), (B, 4 width) -> (B, out, L)."""
+    """Two convolutions; the time scales and shifts the first one's output.
+
+    (B, in, *places), (B, 4 width) -> (B, out, *places), with `conv` and, where widths differ, `point` on the skip.
+    """
+
+    conv: type[nn.Conv1d | nn.Conv2d] = WSConv1d
+    point: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d
 
     def __init__(self, inside: int, outside: int, time_dim: int) -> None:
         super().__init__()
         self.time = nn.Linear(time_dim, 2 * outside)
-        self.conv1, self.norm1 = WSConv1d(inside, outside, 3, padding=1), group_norm(outside)
-        self.conv2, self.norm2 = WSConv1d(outside, outside, 3, padding=1), group_norm(outside)
-        self.skip = nn.Conv1d(inside, outside, 1) if inside != outside else nn.Identity()
+        self.conv1, self.norm1 = self.conv(inside, outside, 3, padding=1), group_norm(outside)
+        self.conv2, self.norm2 = self.conv(outside, outside, 3, padding=1), group_norm(outside)
+        self.skip = self.point(inside, outside, 1) if inside != outside else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(F.silu(time))[:, :, None].chunk(2, 1)
+        places = (1,) * (x.ndim - 2)
+        scale, shift = self.time(F.silu(time)).unflatten(1, (-1, *places)).chunk(2, 1)
         h = F.silu(self.norm1(self.conv1(x)) * (1 + scale) + shift)
         return F.silu(self.norm2(self.conv2(h))) + self.skip(x)
 

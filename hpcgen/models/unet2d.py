@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hpcgen.config import ModelConfig
 from hpcgen.errors import ConfigError
-from hpcgen.models.unet1d import ConditionEmbedding, TimeEmbedding, embed, group_norm
+from hpcgen.models.unet1d import ConditionEmbedding, ResnetBlock, TimeEmbedding, embed, group_norm
 
 
 def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0) -> UNet2D:
@@ -40,20 +40,10 @@ def build(config: ModelConfig, shape: tuple[int, ...], condition_width: int = 0)
     )
 
 
-class ResnetBlock(nn.Module):
-    """Two 3 x 3 convolutions, the first scaled and shifted by the time. (B, in, P, K), (B, D) -> (B, out, P, K)."""
+class ResnetBlock2d(ResnetBlock):
+    """With 3 x 3 convolutions. (B, in, P, K), (B, D) -> (B, out, P, K)."""
 
-    def __init__(self, inside: int, outside: int, time_dim: int) -> None:
-        super().__init__()
-        self.time = nn.Linear(time_dim, 2 * outside)
-        self.conv1, self.norm1 = nn.Conv2d(inside, outside, 3, padding=1), group_norm(outside)
-        self.conv2, self.norm2 = nn.Conv2d(outside, outside, 3, padding=1), group_norm(outside)
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, 1)
-        h = F.silu(self.norm1(self.conv1(x)) * (1 + scale) + shift)
-        return F.silu(self.norm2(self.conv2(h))) + self.skip(x)
+    conv = point = nn.Conv2d
 
 
 class Attention(nn.Module):
@@ -111,22 +101,22 @@ class UNet2D(nn.Module):
         inside = width
         for i, c in enumerate(channels):
             sizes = [(inside, c)] + [(c, c)] * (blocks - 1)
-            self.down.append(nn.ModuleList(ResnetBlock(*size, time_dim) for size in sizes))
+            self.down.append(nn.ModuleList(ResnetBlock2d(*size, time_dim) for size in sizes))
             last = i == len(channels) - 1
             self.attention_down.append(_attention(i, c, heads, attention_dim))
             self.shrink.append(nn.Identity() if last else nn.Conv2d(c, c, (4, 3), stride=(2, 1), padding=1))
             inside = c
-        self.middle1 = ResnetBlock(inside, inside, time_dim)
+        self.middle1 = ResnetBlock2d(inside, inside, time_dim)
         self.middle_attention = Attention(inside, heads, attention_dim)
-        self.middle2 = ResnetBlock(inside, inside, time_dim)
+        self.middle2 = ResnetBlock2d(inside, inside, time_dim)
         for i, c in reversed(list(enumerate(channels))):
             last = i == len(channels) - 1
             self.grow.append(nn.Identity() if last else nn.Conv2d(inside, inside, 3, padding=1))
             sizes = [(inside + c, c)] + [(2 * c, c)] * (blocks - 1)
-            self.up.append(nn.ModuleList(ResnetBlock(*size, time_dim) for size in sizes))
+            self.up.append(nn.ModuleList(ResnetBlock2d(*size, time_dim) for size in sizes))
             self.attention_up.append(_attention(i, c, heads, attention_dim))
             inside = c
-        self.last_block = ResnetBlock(2 * width, width, time_dim)
+        self.last_block = ResnetBlock2d(2 * width, width, time_dim)
         self.last = nn.Conv2d(width, channels_in, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def run(
         )
     between = None
     if distances:  # what it lacks is said before the work
-        from hpcgen.family.distances import Distances
+        from hpcgen.evaluate.denoised import Distances
 
         between = Distances(config.relax)
     entries, left_out = _chosen(ctx, family, split, n)
@@ -92,7 +92,7 @@ def run(
     result = {"split": split, "n": len(entries), "left_out": left_out, "curve": summary_json(found)}
     result["table_1"] = summary_json({start: parity(of) for start, of in by_start.items()})
     if between is not None:
-        from hpcgen.family.distances import medians
+        from hpcgen.evaluate.denoised import medians
 
         chosen = {e.id for e in entries[:distances]}
         of = {start: medians(between, [r for r in rows if r.id in chosen]) for start, rows in by_start.items()}

@@ -10,8 +10,8 @@ import pytest
 
 from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal
+from hpcgen.evaluate.denoised import ANOTHER_ELEMENT, NAMES, Distances, bonds, graph_edit, medians, superpose
 from hpcgen.family.denoising import Denoised, paired
-from hpcgen.family.distances import ANOTHER_ELEMENT, NAMES, Distances, bonds, graph_edit, medians, superpose
 from hpcgen.family.parity import PAPER, parity
 
 CELL = np.array([[4.1, 0, 0], [0.7, 4.6, 0], [-0.9, 0.3, 5.3]])

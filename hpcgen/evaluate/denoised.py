@@ -26,7 +26,8 @@ from scipy.optimize import linear_sum_assignment
 
 from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal, FloatArray, to_structure
-from hpcgen.errors import DependencyError, Failure
+from hpcgen.errors import Failure
+from hpcgen.evaluate.distances import featurizers, wide_matcher
 from hpcgen.family.denoising import Denoised, paired
 from hpcgen.relax import get_calculator
 
@@ -53,21 +54,8 @@ class Distances:
     """
 
     def __init__(self, relax: RelaxConfig) -> None:
-        try:
-            from matminer.featurizers.site import CrystalNNFingerprint
-            from matminer.featurizers.structure import SiteStatsFingerprint
-            from matminer.featurizers.structure.matrix import OrbitalFieldMatrix
-        except ImportError as error:
-            raise DependencyError(
-                f"the distances of CSPBenchMetrics need matminer: {error}", remedy="pip install 'hpcgen[evaluate]'"
-            ) from None
-        from pymatgen.analysis.structure_matcher import StructureMatcher
-
+        self._matrix, self._sites = featurizers()
         self._calculator = get_calculator(relax.model_copy(update={"max_steps": 1}))
-        self._matrix = OrbitalFieldMatrix()
-        sites = CrystalNNFingerprint.from_preset("ops", distance_cutoffs=None, x_diff_weight=0)
-        self._sites = SiteStatsFingerprint(sites, stats=("mean", "std_dev", "minimum", "maximum"))
-        self._matcher = StructureMatcher(ltol=0.6, stol=0.6, angle_tol=20)
         self._known: dict[str, _Features] = {}
 
     def of(self, name: str, real: Crystal, ours: Crystal) -> dict[str, float]:
@@ -111,7 +99,7 @@ class Distances:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                found = self._matcher.get_rms_anonymous(to_structure(real), to_structure(ours))[0]
+                found = wide_matcher().get_rms_anonymous(to_structure(real), to_structure(ours))[0]
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return math.nan
         return math.nan if found is None else float(found)
