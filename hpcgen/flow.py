@@ -116,6 +116,8 @@ class Candidate:
         unit="1",
     )
     seconds: float = column("f8", "wall time of the reconstruction", unit="s", volatile=True)
+    attempt: int = column("i4", "which of the sample's cells and descriptors it was built from, from 0", default=0)
+    attempts: int = column("i4", "how many of them were tried", default=1)
 
 
 @dataclass(frozen=True, eq=False)

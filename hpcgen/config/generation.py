@@ -128,7 +128,7 @@ class TrainConfig(Section):
     select: Literal["auto", "last", "best"] = Field(
         "auto",
         description="averaged weights that sample: after the last step, or with the lowest validation loss; `auto`: "
-        "`best` for composition and lattice, which are soon known by heart, `last` for all else",
+        "`best` for the composition, which is soon known by heart, `last` for all else",
     )
     parts: dict[str, PartTraining] = Field(
         {}, description="steps, batch, learning_rate and select of single parts, as `{composition: {steps: 1000}}`"
@@ -159,6 +159,11 @@ class SampleConfig(Section):
         description="what is asked for: `formula`, `elements`, `n_atoms`, `lattice`, or columns that the model was "
         "trained with (section `conditions`), as `{elements: [Sr, Ti, O], band_gap: 2.0}`; of point clouds also "
         "`among`: elements within which the sets of the training data are drawn",
+    )
+    attempts: Count = Field(
+        1,
+        description="cells and descriptors drawn for each composition; reconstruction keeps the crystal that comes "
+        "nearest to what was drawn (representation family)",
     )
     guidance: Annotated[float, Field(ge=0)] = Field(
         0.0, description="w of classifier-free guidance: how far samples are led towards what is asked for"

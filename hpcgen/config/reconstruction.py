@@ -54,6 +54,9 @@ class ReconstructConfig(Section):
     noise_floor: Annotated[float, Field(ge=0)] = Field(
         0.02, description="relative residual under which more work on a generated target is wasted"
     )
+    accept: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="relative residual from which on no further attempt of a sample is tried"
+    )
     cell_length: Annotated[float, Field(ge=0, le=0.2)] = Field(
         0.03, description="largest change of a generated length when the cell is refined; 0 keeps the cell"
     )

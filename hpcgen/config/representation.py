@@ -37,6 +37,11 @@ class DataConfig(Section):
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share held out for evaluation, never looked at in training"
     )
+    test_every: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="instead of a share, the last row of every so many of the source is held out: 5 is the split of "
+        "`hpcgen evaluate --own-split`",
+    )
     max_failures: Fraction = Field(0.5, description="stop if a larger share of the rows is unusable")
 
 

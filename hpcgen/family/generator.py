@@ -63,6 +63,11 @@ class Joint:
                 "samples are asked for by `formula` or `lattice`, and the model generates everything at once",
                 expected="model.stages: factorised",
             )
+        if how.settings.attempts > 1:
+            raise ConfigError(
+                f"sample.attempts is {how.settings.attempts}, and the model generates composition and cell at once",
+                expected="1, or model.stages: factorised",
+            )
         self.family, self.trained, self.how = family, trained, how
         self.asked = _ask(family.conditions, _wanted(request)) if family.conditions.fields else None
         if self.asked is None:
@@ -105,17 +110,28 @@ class Staged:
 
     def __call__(self, ids: Sequence[str]) -> list[RepresentationSample | Failure]:
         """See `Generator`."""
-        family, count = self.family, len(ids)
         counts, elements = self.compositions(ids)
-        cells = self.cells(ids, counts, elements)
-        c = torch.cat([self._given(ids, counts, elements), cells], 1)
-        x = self.how.arrays(self.models[DESCRIPTOR], ids, c).numpy()
+        attempts = [
+            self.attempt([f"{id_}/{number}" if number else id_ for id_ in ids], counts, elements)
+            for number in range(self.how.settings.attempts)
+        ]
+        parameters, vectors, finite = (np.stack(drawn) for drawn in zip(*attempts, strict=True))
+        samples = of_stages(self.family, ids, counts, elements, parameters, vectors)
+        return _checked(ids, samples, np.all(finite, axis=0))
+
+    def attempt(
+        self, names: Sequence[str], counts: Whole, elements: Whole
+    ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """A cell and a descriptor for compositions (M, C): parameters (M, 6), vectors (M, D), whether all is finite."""
+        count = len(names)
+        cells = self.cells(names, counts, elements)
+        c = torch.cat([self._given(names, counts, elements), cells], 1)
+        x = self.how.arrays(self.models[DESCRIPTOR], names, c).numpy()
         finite = np.isfinite(x).all(1)
         finite[:count] &= np.isfinite(cells.numpy()).all(1)
         # with its padding: the product with the components depends on the number of rows
-        vectors = family.descriptor.inverse(np.where(finite[:, None], x, 0.0).astype(np.float64))[:count]
-        parameters = self.parameters(cells, counts.sum(1))
-        return _checked(ids, of_stages(family, ids, counts, elements, parameters, vectors), finite)
+        vectors = self.family.descriptor.inverse(np.where(finite[:, None], x, 0.0).astype(np.float64))[:count]
+        return self.parameters(cells, counts.sum(1)), vectors, finite[:count]
 
     def compositions(self, ids: Sequence[str]) -> tuple[Whole, Whole]:
         """Counts and elements (M, C) of every sample, given or drawn."""

@@ -42,11 +42,9 @@ def make_parts(family: RepresentationFamily, config: Config) -> list[Part]:
         update={"name": "resmlp", "width": model.lattice_width, "resnet_blocks": model.lattice_blocks}
     )
     length = (family.descriptor.length,)
-    lattice = DiffusionPart(LATTICE, small, diffusion, (family.lattice.length,), columns.layout(known))
-    lattice.select = "best"  # six numbers and a composition: soon known by heart, as the composition alone is
     return [
         CompositionPart(family.tokens, family.conditions.layout(), model.composition_width, model.composition_dropout),
-        lattice,
+        DiffusionPart(LATTICE, small, diffusion, (family.lattice.length,), columns.layout(known)),
         DiffusionPart(DESCRIPTOR, model, diffusion, length, columns.layout(known + family.lattice.length)),
     ]
 

@@ -39,6 +39,11 @@ class CloudGenerator:
                     expected="`elements`, or what the section `conditions` of the training names",
                     remedy="use train.family: representation, which can hold it",
                 )
+        if how.settings.attempts > 1:
+            raise ConfigError(
+                f"sample.attempts is {how.settings.attempts}, and a point cloud is generated as a whole",
+                expected="1, or train.family: representation",
+            )
         self.family, self.trained, self.how = family, trained, how
         self._elements = None if request.elements is None else order_elements(request.elements)
         self._wanted: dict[str, Any] = dict(request.columns)

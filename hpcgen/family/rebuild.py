@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from hpcgen.config import Config
 from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.errors import Failure, StoreError
-from hpcgen.flow import Candidate
+from hpcgen.flow import Candidate, seed_of
 from hpcgen.reconstruct.calibration import match_probability
-from hpcgen.reconstruct.refine import Refiner
+from hpcgen.reconstruct.refine import Refined, Refiner
+from hpcgen.reconstruct.solution import Solution
 from hpcgen.reconstruct.solvers import make_solver
 from hpcgen.reconstruct.target import HOPELESS, least_residual
 from hpcgen.represent.composition import channel_key, whole_counts
@@ -56,7 +58,7 @@ class RepresentationReconstructor:
         self.descriptor = make_descriptor(self.settings)
         self.solver = make_solver(self.descriptor, config.reconstruct)
         self.refiner = Refiner(self.descriptor, config.reconstruct)
-        self.noise_floor = config.reconstruct.noise_floor
+        self.noise_floor, self.accept = config.reconstruct.noise_floor, config.reconstruct.accept
 
     def candidate_attrs(self) -> dict[str, Any]:
         """The names of the blocks that `residual_blocks` gives."""
@@ -82,57 +84,44 @@ class RepresentationReconstructor:
             elements = np.clip((compositions[block] > 0).sum(axis=1), 1.0, np.minimum(n, self.channels))
             costs = self.solver.costs(n, elements, np.where(volume > n * _DENSEST, volume, n * _DENSEST))
             out[block] = costs + _REFINEMENT * (n + 5)
-        return out
+        return out * (1 + samples.array("more_lattices").shape[1])
 
     def reconstruct(self, sample: RepresentationSample, candidate_id: str, seed: int) -> Candidate | Failure:
-        """The crystal whose descriptor comes nearest to the sample's.
+        """The crystal whose descriptor comes nearest to one of the sample's.
 
-        Search in the generated cell, refinement of cell and positions, symmetry; see `hpcgen.reconstruct.refine`.
-        Failures: `wrong-length`, `not-finite`, `empty-composition`, `too-many-atoms`, `impossible-cell`,
-        `impossible-target` (no crystal comes near it, see `hpcgen.reconstruct.target`), `no-solution`.
+        Search in the generated cell, refinement of cell and positions, symmetry; see `hpcgen.reconstruct.refine`. Of
+        several cells and descriptors each is tried until a residual is at most `reconstruct.accept`; the least counts.
+        Failures: `wrong-length`, `not-finite`, `empty-composition`, `too-many-atoms`; and, of the first cell if all
+        fail, `impossible-cell`, `impossible-target` (no crystal comes near it, see `hpcgen.reconstruct.target`),
+        `no-solution`.
         """
         start = time.perf_counter()
-
-        def failure(kind: str, message: str) -> Failure:
-            return Failure(sample.id, "reconstruct", kind, message)
-
-        composition = np.asarray(sample.composition, dtype=np.float64)
-        vector = np.asarray(sample.descriptor, dtype=np.float64)
-        length = self.descriptor.length(self.channels)
-        if composition.shape != (len(self.elements),) or vector.shape != (length,) or np.shape(sample.lattice) != (6,):
-            shapes = f"{composition.shape}, {np.shape(sample.lattice)} and {vector.shape}"
-            expected = f"({len(self.elements)},), (6,) and ({length},)"
-            return failure("wrong-length", f"composition, lattice and descriptor are {shapes}, not {expected}")
-        if not (np.isfinite(composition).all() and np.isfinite(vector).all() and np.isfinite(sample.n_atoms)):
-            return failure("not-finite", "the number of atoms, the composition or the descriptor is not finite")
-        named = sorted((i for i, n in enumerate(composition) if n > 0), key=lambda i: channel_key(self.elements[i]))
-        if not named or sample.n_atoms < 0.5:
-            return failure("empty-composition", f"{len(named)} elements, {float(sample.n_atoms):.2f} atoms")
-        if len(named) > self.channels:
-            return failure("wrong-length", f"{len(named)} elements, and the descriptor has {self.channels} channels")
-        if max(composition.sum(), sample.n_atoms) > 2 * self.max_atoms + 1:
-            return failure("too-many-atoms", f"{max(composition.sum(), sample.n_atoms):.0f} atoms generated")
-        negative = int((composition < 0).sum())
-        unnamed = f"{negative} elements with less than no atoms left out" if negative else ""
-        counts, note = whole_counts(composition[named], float(sample.n_atoms))
-        if counts.sum() > self.max_atoms:
-            return failure("too-many-atoms", f"{counts.sum()} atoms, more than {self.max_atoms}")
         try:
-            lattice = build_lattice(sample.lattice, int(counts.sum()))
-        except ValueError as error:
-            return failure("impossible-cell", str(error))
-        species = np.repeat(np.arange(len(named)), counts)
-        numbers = np.array([self.elements[i] for i in named])[species]
-        # channels that are not in use hold only what the network left of noise
-        target = relabel(self.settings, vector, np.eye(len(named), self.channels))
-        if (least := least_residual(self.descriptor, target, len(named))) > HOPELESS:
-            told = "values that are negative for no crystal make up" if target.any() else "it is zero:"
-            return failure("impossible-target", f"no crystal comes near the target: {told} {least:.0%} of it")
-        try:
-            solution = self.solver.solve(target, lattice, numbers, seed, self.noise_floor)
-            refined = self.refiner.refine(target, lattice, numbers, solution, self.noise_floor)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-            return failure("no-solution", str(error))
+            species, numbers, repair = self._atoms(sample)
+        except _UnusableError as error:
+            return Failure(sample.id, "reconstruct", error.kind, error.message)
+        best: _Rebuilt | None = None
+        first: _UnusableError | None = None
+        cells = [sample.lattice, *sample.more_lattices]
+        vectors = [sample.descriptor, *sample.more_descriptors]
+        tried = 0
+        for cell, vector in zip(cells, vectors, strict=True):
+            own = seed_of(seed, str(tried), "attempt") if tried else seed
+            tried += 1
+            try:
+                rebuilt = self._attempt(cell, np.asarray(vector, dtype=np.float64), species, numbers, own, tried - 1)
+            except _UnusableError as error:
+                first = first or error
+                continue
+            if best is None or rebuilt.refined.residual < best.refined.residual:
+                best = rebuilt
+            if best.refined.residual <= self.accept:
+                break
+        if best is None:
+            assert first is not None
+            others = f"; nor were {tried - 1} other cells of any use" if tried > 1 else ""
+            return Failure(sample.id, "reconstruct", first.kind, first.message + others)
+        solution, refined = best.solution, best.refined
         return Candidate(
             id=candidate_id,
             crystal=Crystal(refined.lattice, refined.frac, numbers),
@@ -142,13 +131,98 @@ class RepresentationReconstructor:
             iterations=solution.iterations + refined.iterations,
             stop_reason=solution.stop_reason,
             confidence=solution.confidence,
-            repair="; ".join(filter(None, (sample.repair, unnamed, note))),
+            repair=repair,
             cell_strain=refined.strain,
             symmetry=refined.symmetry,
-            match_probability=match_probability(refined.residual, len(named), self.descriptor.name),
+            match_probability=match_probability(refined.residual, int(species.max()) + 1, self.descriptor.name),
             residual_blocks=np.array(list(refined.blocks.values())),
             seconds=time.perf_counter() - start,
+            attempt=best.attempt,
+            attempts=tried,
         )
+
+    def _atoms(self, sample: RepresentationSample) -> tuple[NDArray[Any], NDArray[Any], str]:
+        """Channel and atomic number of each atom, and what had to be changed for them.
+
+        Raises:
+            _UnusableError: if there are none, too many, or the sample is not what the file says.
+        """
+        composition = np.asarray(sample.composition, dtype=np.float64)
+        length = self.descriptor.length(self.channels)
+        shapes = [composition.shape, np.shape(sample.lattice), np.shape(sample.descriptor)]
+        expected = [(len(self.elements),), (6,), (length,)]
+        if shapes != expected or len(sample.more_lattices) != len(sample.more_descriptors):
+            raise _UnusableError("wrong-length", f"composition, lattice and descriptor are {shapes}, not {expected}")
+        if not all(np.isfinite(x).all() for x in (composition, sample.descriptor, sample.more_descriptors)):
+            raise _UnusableError("not-finite", "the composition or a descriptor is not finite")
+        if not np.isfinite(sample.n_atoms):
+            raise _UnusableError("not-finite", "the number of atoms is not finite")
+        named = sorted((i for i, n in enumerate(composition) if n > 0), key=lambda i: channel_key(self.elements[i]))
+        if not named or sample.n_atoms < 0.5:
+            raise _UnusableError("empty-composition", f"{len(named)} elements, {float(sample.n_atoms):.2f} atoms")
+        if len(named) > self.channels:
+            raise _UnusableError(
+                "wrong-length", f"{len(named)} elements, and the descriptor has {self.channels} channels"
+            )
+        if max(composition.sum(), sample.n_atoms) > 2 * self.max_atoms + 1:
+            raise _UnusableError("too-many-atoms", f"{max(composition.sum(), sample.n_atoms):.0f} atoms generated")
+        negative = int((composition < 0).sum())
+        unnamed = f"{negative} elements with less than no atoms left out" if negative else ""
+        counts, note = whole_counts(composition[named], float(sample.n_atoms))
+        if counts.sum() > self.max_atoms:
+            raise _UnusableError("too-many-atoms", f"{counts.sum()} atoms, more than {self.max_atoms}")
+        species = np.repeat(np.arange(len(named)), counts)
+        numbers = np.array([self.elements[i] for i in named])[species]
+        return species, numbers, "; ".join(filter(None, (sample.repair, unnamed, note)))
+
+    def _attempt(
+        self,
+        cell: NDArray[Any],
+        vector: FloatArray,
+        species: NDArray[Any],
+        numbers: NDArray[Any],
+        seed: int,
+        attempt: int,
+    ) -> _Rebuilt:
+        """The crystal of these atoms in one cell that comes nearest to one descriptor.
+
+        Raises:
+            _UnusableError: if there is no such cell, or no crystal comes near.
+        """
+        named = int(species.max()) + 1
+        try:
+            lattice = build_lattice(cell, len(numbers))
+        except ValueError as error:
+            raise _UnusableError("impossible-cell", str(error)) from None
+        # channels that are not in use hold only what the network left of noise
+        target = relabel(self.settings, vector, np.eye(named, self.channels))
+        if (least := least_residual(self.descriptor, target, named)) > HOPELESS:
+            told = "values that are negative for no crystal make up" if target.any() else "it is zero:"
+            raise _UnusableError("impossible-target", f"no crystal comes near the target: {told} {least:.0%} of it")
+        try:
+            solution = self.solver.solve(target, lattice, numbers, seed, self.noise_floor)
+            return _Rebuilt(
+                attempt, solution, self.refiner.refine(target, lattice, numbers, solution, self.noise_floor)
+            )
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            raise _UnusableError("no-solution", str(error)) from None
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """What became of one cell and descriptor."""
+
+    attempt: int
+    solution: Solution
+    refined: Refined
+
+
+class _UnusableError(Exception):
+    """Why a sample, or one of its cells and descriptors, leads to no crystal."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
 
 
 def cell_volumes(parameters: NDArray[Any]) -> FloatArray:

@@ -26,7 +26,9 @@ _GROUP = "representation"
 class RepresentationSample:
     """One generated representation in physical units, as samples.h5 holds it; usable without the model.
 
-    Channel k of the descriptor is the k-th element with a composition above 0, in (electronegativity, Z) order.
+    Channel k of the descriptor is the k-th element with a composition above 0, in (electronegativity, Z) order. Of
+    `sample.attempts` cells and descriptors that were drawn for the composition the first stand alone, for those who
+    want one; reconstruction looks at the others too.
     """
 
     id: str
@@ -40,11 +42,18 @@ class RepresentationSample:
     descriptor: NDArray[np.float32] = array(
         "f4", "the descriptor; the attributes name it, its settings and its dimensions", shape=("D",), group=_GROUP
     )
+    more_lattices: NDArray[np.float32] = array(
+        "f4", "further cells drawn for the same composition, likewise", shape=("A", 6), group=_GROUP
+    )
+    more_descriptors: NDArray[np.float32] = array(
+        "f4", "the descriptors drawn for them", shape=("A", "D"), group=_GROUP
+    )
     composition_confidence: float = column("f8", "smallest lead of a channel's element over the next", unit="1")
     repair: str = column("text", "what was odd in the generated composition; empty if nothing")
 
 
-store.register(RepresentationSample, "hpcgen.samples")
+VERSION = 2  # since 2: further attempts
+store.register(RepresentationSample, "hpcgen.samples", VERSION)
 
 
 def of_vectors(family: RepresentationFamily, ids: Sequence[str], x: NDArray[np.float32]) -> list[RepresentationSample]:
@@ -66,6 +75,8 @@ def of_vectors(family: RepresentationFamily, ids: Sequence[str], x: NDArray[np.f
                 composition=decoded.counts.astype(np.float32),
                 lattice=lattices.decode_lattice(cell, _atoms(family, decoded)).astype(np.float32),
                 descriptor=relabel(family.settings, vector, mixing).astype(np.float32),
+                more_lattices=np.zeros((0, 6), np.float32),
+                more_descriptors=np.zeros((0, len(vector)), np.float32),
                 composition_confidence=decoded.confidence,
                 repair=decoded.repair,
             )
@@ -81,26 +92,30 @@ def of_stages(
     parameters: FloatArray,
     vectors: FloatArray,
 ) -> list[RepresentationSample]:
-    """Samples of whole compositions, counts and elements (M, C), with lattice (M, 6) and descriptor (M, D).
+    """Samples of whole compositions, counts and elements (M, C), with A lattices (A, M, 6) and descriptors (A, M, D).
 
     What the descriptor has in channels that are not in use is set to zero.
     """
     channels = family.codec.channels
     in_use = [
-        relabel(family.settings, np.ones(vectors.shape[1]), np.diag((np.arange(channels) < k).astype(float))) > 0.5
+        relabel(family.settings, np.ones(vectors.shape[2]), np.diag((np.arange(channels) < k).astype(float))) > 0.5
         for k in range(channels + 1)
     ]
     samples = []
-    for id_, count, element, cell, vector in zip(ids, counts, elements, parameters, vectors, strict=True):
+    drawn = zip(ids, counts, elements, parameters.swapaxes(0, 1), vectors.swapaxes(0, 1), strict=True)
+    for id_, count, element, cells, many in drawn:
         composition = np.zeros(len(family.codec.elements), dtype=np.float32)
         composition[element[count > 0]] = count[count > 0]
+        descriptors = np.where(in_use[int((count > 0).sum())], many, 0.0).astype(np.float32)
         samples.append(
             RepresentationSample(
                 id=id_,
                 n_atoms=np.float32(count.sum()),
                 composition=composition,
-                lattice=cell.astype(np.float32),
-                descriptor=np.where(in_use[int((count > 0).sum())], vector, 0.0).astype(np.float32),
+                lattice=cells[0].astype(np.float32),
+                descriptor=descriptors[0],
+                more_lattices=cells[1:].astype(np.float32),
+                more_descriptors=descriptors[1:],
                 composition_confidence=1.0,
                 repair="",
             )

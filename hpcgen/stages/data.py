@@ -32,7 +32,14 @@ def run(ctx: Context) -> Balance:
 
     config = ctx.config
     read = data.load(config.data, config.conditions, config_dir=ctx.config_dir, processes=data.available_cores())
-    splits = data.splits(read.labels, config.seed, config.data.validation_fraction, config.data.test_fraction)
+    splits = data.splits(
+        read.labels,
+        config.seed,
+        config.data.validation_fraction,
+        config.data.test_fraction,
+        numbers=read.indices,
+        test_every=config.data.test_every,
+    )
     run_digest = config.identity("data")
     entries = [
         Entry(make_id(run_digest, "data", index), crystal, label, split, json.dumps(known, sort_keys=True))

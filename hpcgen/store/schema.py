@@ -16,6 +16,7 @@ from hpcgen import flow
 
 VERSION = 1
 DATASET_VERSION = 2  # since 2 an entry carries the properties that samples can be asked for
+CANDIDATE_VERSION = 2  # since 2: attempt, attempts
 STABILITY_VERSION = 2  # since 2: new_stable, sun, competitors, correction
 REFERENCE_VERSION = 2  # since 2: uncorrected energies
 CRYSTAL: dict[str, tuple[str, str, str, str]] = {
@@ -211,7 +212,6 @@ def type_name(dtype: str) -> str:
 
 register(flow.Entry, "hpcgen.dataset", DATASET_VERSION)
 for _type, _name in (
-    (flow.Candidate, "hpcgen.candidates"),
     (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
     (flow.Relaxation, "hpcgen.relaxed"),
@@ -222,5 +222,6 @@ for _type, _name in (
     (flow.DftRelaxation, "hpcgen.relaxed_dft"),
 ):
     register(_type, _name)
+register(flow.Candidate, "hpcgen.candidates", CANDIDATE_VERSION)
 register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)
 register(flow.ReferenceEntry, "hpcgen.reference", REFERENCE_VERSION)

@@ -38,3 +38,10 @@ def test_there_is_always_a_training_structure(seed: int) -> None:
 def test_fractions_of_zero() -> None:
     assert set(splits(LABELS, 3, 0.0, 0.0)) == {"train"}
     assert splits([], 3, 0.1, 0.1) == []
+
+
+def test_every_fifth_row_is_test_whatever_its_label() -> None:
+    numbers = [*range(0, 5000, 2), *range(1, 5000, 2)]  # as if half the rows came later
+    got = dict(zip(numbers, splits(LABELS, 7, 0.1, 0.9, numbers=numbers, test_every=5), strict=True))
+    assert {n for n, split in got.items() if split == "test"} == set(range(4, 5000, 5))
+    assert list(got.values()).count("validation") == pytest.approx(400, abs=80)

@@ -266,3 +266,31 @@ def test_the_family_survives_a_checkpoint(family: RepresentationFamily, models: 
         network.load_state_dict(models[part.name].network.state_dict())
         again[part.name] = Trained(part, network, models[part.name].lower, models[part.name].upper)
     assert all(map(same, generate(family, models), generate(restored, again)))
+
+
+def test_further_attempts_leave_the_first_as_it_is(family: RepresentationFamily, entries: list[Entry]) -> None:
+    models = trained(family, entries, CONFIG)
+    several = CONFIG.sample.model_copy(update={"attempts": 3})
+    one = family.generate(models, IDS, seed=3, settings=CONFIG.sample)
+    three = family.generate(models, IDS, seed=3, settings=several)
+    alone = family.generate(models, IDS[4:5], seed=3, settings=several)[0]
+    for a, b in zip(one, three, strict=True):
+        assert isinstance(a, RepresentationSample)
+        assert isinstance(b, RepresentationSample)
+        assert (a.lattice == b.lattice).all()
+        assert (a.descriptor == b.descriptor).all()
+        assert (a.composition == b.composition).all()
+        assert len(a.more_lattices) == len(a.more_descriptors) == 0
+        assert b.more_lattices.shape == (2, 6)
+        assert b.more_descriptors.shape == (2, len(b.descriptor))
+        assert (b.more_lattices[0] != b.lattice).any()
+        assert (b.more_descriptors[0] != b.more_descriptors[1]).any()
+    assert isinstance(alone, RepresentationSample)
+    assert isinstance(three[4], RepresentationSample)
+    assert (alone.more_descriptors == three[4].more_descriptors).all()
+
+
+def test_the_joint_vector_has_one_attempt(family: RepresentationFamily, entries: list[Entry]) -> None:
+    models = trained(family, entries, JOINT)
+    with pytest.raises(ConfigError, match=r"sample\.attempts is 2"):
+        family.generate(models, IDS, seed=3, settings=JOINT.sample.model_copy(update={"attempts": 2}))

@@ -169,3 +169,39 @@ def test_a_file_of_failures_alone_can_be_written(tmp_path: Path) -> None:
     with store.open(path) as f:
         assert len(f) == 0
         assert [x.kind for x in f.failures] == ["empty-composition"]
+
+
+def with_others(first: RepresentationSample, *others: RepresentationSample) -> RepresentationSample:
+    """A sample for whose composition further cells and descriptors were drawn."""
+    return replace(
+        first,
+        more_lattices=np.stack([s.lattice for s in others]),
+        more_descriptors=np.stack([s.descriptor for s in others]),
+    )
+
+
+def test_the_attempt_that_a_crystal_comes_nearest_to_is_kept() -> None:
+    bad, good, fair = sample(PEROVSKITE, 0.9, seed=1), sample(PEROVSKITE), sample(PEROVSKITE, 0.2, seed=2)
+    found = candidate(with_others(bad, fair, good, bad))
+    assert (found.attempt, found.attempts) == (2, 3)  # good enough: the fourth was not tried
+    assert found.residual < 0.01
+    alone = candidate(bad)
+    assert (alone.attempt, alone.attempts) == (0, 1)
+    assert candidate(with_others(bad, bad)).residual <= alone.residual
+
+
+def test_all_attempts_are_tried_where_none_is_good_enough() -> None:
+    many = [sample(PEROVSKITE, 0.4, seed=i) for i in range(4)]
+    found = candidate(with_others(*many))
+    assert found.attempts == 4
+    assert found.residual == min(candidate(with_others(many[0], *many[1:k])).residual for k in range(2, 5))
+
+
+def test_an_impossible_attempt_does_not_spoil_the_others() -> None:
+    good = sample(PEROVSKITE)
+    impossible = replace(good, lattice=np.zeros(6, np.float32))
+    assert candidate(with_others(impossible, good)).attempt == 1
+    failed = rebuild(with_others(impossible, impossible))
+    assert isinstance(failed, Failure)
+    assert failed.kind == "impossible-cell"
+    assert "nor were 1 other" in failed.message

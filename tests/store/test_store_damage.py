@@ -12,6 +12,7 @@ from store_records import make
 from hpcgen import store
 from hpcgen.errors import Failure, StoreError
 from hpcgen.flow import Candidate, Relaxation
+from hpcgen.store.schema import CANDIDATE_VERSION
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_newer_version(candidates: Path) -> None:
         f.attrs["hpcgen_version"] = "9.0"
     for record_type in (Candidate, None):
         text = refusal(candidates, record_type)
-        for part in ("version 7", "hpcgen 9.0", "version 1 or older", "upgrade hpcgen"):
+        for part in ("version 7", "hpcgen 9.0", f"version {CANDIDATE_VERSION} or older", "upgrade hpcgen"):
             assert part in text
 
 
