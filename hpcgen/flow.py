@@ -1,7 +1,7 @@
 """What flows from stage to stage: frozen records whose fields are the columns of the HDF5 files.
 
-A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `array` one array of
-a fixed shape per record. The store derives schemas, readers, writers and `docs/hdf5.md` from these declarations,
+A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `per_step` one number per
+step of an optimiser, with `array` one array of a fixed shape per record. The store derives schemas, readers, writers and `docs/hdf5.md` from these declarations,
 so that a column exists in one place only. `volatile` columns (times) are not part of a record's identity.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,14 @@ def seed_of(run_seed: int, item_id: str, purpose: str = "") -> int:
 
 
 def column(
-    dtype: str, doc: str, *, unit: str = "", volatile: bool = False, default: Any = MISSING
+    dtype: str, doc: str, *, unit: str = "", volatile: bool = False, default: Any = MISSING, since: int = 0
 ) -> Any:  # a dataclass field
-    """A scalar per record. `dtype`: a numpy type string, `id` for an id or `text` for UTF-8 text."""
+    """A scalar per record. `dtype`: a numpy type string, `id` for an id or `text` for UTF-8 text.
+
+    `since`: the version of the schema that it came with; records of older files have the default.
+    """
     meta = {"kind": "column", "dtype": dtype, "doc": doc, "unit": unit, "volatile": volatile, "shape": ()}
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata={**meta, "since": since})
 
 
 def per_atom(dtype: str, doc: str, *, shape: tuple[int, ...] = (), unit: str = "") -> Any:
@@ -45,6 +49,13 @@ def per_atom(dtype: str, doc: str, *, shape: tuple[int, ...] = (), unit: str = "
     return field(
         metadata={"kind": "per_atom", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "volatile": False}
     )
+
+
+def per_step(dtype: str, doc: str, *, unit: str = "", since: int = 0) -> Any:
+    """One number per step, stored ragged: all fields of a record that are per step are equally long, or empty."""
+    meta = {"kind": "per_step", "dtype": dtype, "doc": doc, "unit": unit, "volatile": False, "shape": ()}
+    empty = partial(np.zeros, 0, dtype)
+    return field(default_factory=empty, kw_only=True, metadata={**meta, "since": since})
 
 
 def array(dtype: str, doc: str, *, shape: tuple[str | int, ...], unit: str = "", group: str = "array") -> Any:
@@ -183,6 +194,12 @@ class Relaxation:
     seconds: float = column("f8", "wall time", unit="s", volatile=True)
     forces: FloatArray = per_atom("f8", "forces at the end", shape=(3,), unit="eV/angstrom")
     stress: FloatArray = array("f8", "stress tensor at the end", shape=(3, 3), unit="GPa")
+    step_energy: NDArray[np.float32] = per_step(
+        "f4", "energy over the number of atoms at each step, the crystal that went in first", unit="eV/atom", since=2
+    )
+    step_max_force: NDArray[np.float32] = per_step(
+        "f4", "largest force on an atom at each step", unit="eV/angstrom", since=2
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +234,19 @@ class Stability:
     competitors: str = column("text", "ids of the decomposition's phases in the reference, in its order", default="")
     correction: float = column(
         "f8", "corrections of the scale that were added to the calculator's energy", unit="eV/atom", default=0.0
+    )
+    charge_balanced: str = column(
+        "text",
+        "whether oxidation states that are known of its elements add up to zero: `yes`, `no`, or `unknown` for "
+        "elements, for metals alone and in files older than the column",
+        default="unknown",
+        since=3,
+    )
+    oxidation_states: str = column(
+        "text",
+        "the most frequent ones by which it balances, such as `Fe2+ Fe3+ O2-`; empty if none",
+        default="",
+        since=3,
     )
 
 
@@ -278,6 +308,7 @@ class DftRelaxation(Relaxation):
     corrections: str = column("text", "INCAR tags that error handlers changed: a JSON object")
     attempts: int = column("i4", "attempts begun until it was done", volatile=True)
     folder: str = column("text", "its outputs, below the run folder", volatile=True)
+    step_run: NDArray[np.uint8] = per_step("u1", "which of its relaxations a step belongs to, from 1", since=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,5 +399,5 @@ def content(record: Any) -> dict[str, NDArray[Any] | str | float | int | bool]:
         if isinstance(value, Crystal):
             out |= {"lattice": value.lattice, "frac": value.frac, "numbers": value.numbers}
         elif not f.metadata.get("volatile", False):
-            out[f.name] = np.asarray(value) if f.metadata.get("kind") in ("array", "per_atom") else value
+            out[f.name] = np.asarray(value) if f.metadata.get("kind") in ("array", "per_atom", "per_step") else value
     return out
