@@ -1,8 +1,9 @@
 """What flows from stage to stage: frozen records whose fields are the columns of the HDF5 files.
 
 A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `per_step` one number per
-step of an optimiser, with `array` one array of a fixed shape per record. The store derives schemas, readers, writers and `docs/hdf5.md` from these declarations,
-so that a column exists in one place only. `volatile` columns (times) are not part of a record's identity.
+step of an optimiser, with `array` one array of a fixed shape per record. The store derives schemas, readers, writers
+and `docs/hdf5.md` from these declarations, so that a column exists in one place only. `volatile` columns (times) are
+not part of a record's identity.
 """
 
 from __future__ import annotations

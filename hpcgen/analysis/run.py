@@ -147,8 +147,8 @@ class Run:
             key: number or id of the relaxation, or the id of its candidate.
 
         Returns:
-            `step_energy` (eV/atom), `step_max_force` (eV/angstrom), for VASP `step_run`; empty if the file is older than
-            these columns.
+            `step_energy` (eV/atom), `step_max_force` (eV/angstrom), for VASP `step_run`; empty if the file is older
+            than these columns.
 
         Raises:
             UsageError: if there is no such table or relaxation, or it holds no relaxations.
