@@ -1,8 +1,9 @@
 """What flows from stage to stage: frozen records whose fields are the columns of the HDF5 files.
 
-A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `array` one array of
-a fixed shape per record. The store derives schemas, readers, writers and `docs/hdf5.md` from these declarations,
-so that a column exists in one place only. `volatile` columns (times) are not part of a record's identity.
+A field made with `column` is one scalar per record, with `per_atom` one row per atom, with `per_step` one number per
+step of an optimiser, with `array` one array of a fixed shape per record. The store derives schemas, readers, writers
+and `docs/hdf5.md` from these declarations, so that a column exists in one place only. `volatile` columns (times) are
+not part of a record's identity.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +35,14 @@ def seed_of(run_seed: int, item_id: str, purpose: str = "") -> int:
 
 
 def column(
-    dtype: str, doc: str, *, unit: str = "", volatile: bool = False, default: Any = MISSING
+    dtype: str, doc: str, *, unit: str = "", volatile: bool = False, default: Any = MISSING, since: int = 0
 ) -> Any:  # a dataclass field
-    """A scalar per record. `dtype`: a numpy type string, `id` for an id or `text` for UTF-8 text."""
+    """A scalar per record. `dtype`: a numpy type string, `id` for an id or `text` for UTF-8 text.
+
+    `since`: the version of the schema that it came with; records of older files have the default.
+    """
     meta = {"kind": "column", "dtype": dtype, "doc": doc, "unit": unit, "volatile": volatile, "shape": ()}
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata={**meta, "since": since})
 
 
 def per_atom(dtype: str, doc: str, *, shape: tuple[int, ...] = (), unit: str = "") -> Any:
@@ -47,10 +52,32 @@ def per_atom(dtype: str, doc: str, *, shape: tuple[int, ...] = (), unit: str = "
     )
 
 
-def array(dtype: str, doc: str, *, shape: tuple[str | int, ...], unit: str = "", group: str = "array") -> Any:
-    """One array per record. `shape` names its dimensions; `group` is the HDF5 group it lies in."""
+def per_step(dtype: str, doc: str, *, unit: str = "", since: int = 0) -> Any:
+    """One number per step, stored ragged: all fields of a record that are per step are equally long, or empty."""
+    meta = {"kind": "per_step", "dtype": dtype, "doc": doc, "unit": unit, "volatile": False, "shape": ()}
+    empty = partial(np.zeros, 0, dtype)
+    return field(default_factory=empty, kw_only=True, metadata={**meta, "since": since})
+
+
+def array(
+    dtype: str,
+    doc: str,
+    *,
+    shape: tuple[str | int, ...],
+    unit: str = "",
+    group: str = "array",
+    empty: tuple[int, ...] | None = None,
+    since: int = 0,
+) -> Any:
+    """One array per record. `shape` names its dimensions; `group` is the HDF5 group it lies in.
+
+    `empty`: shape of what a record has that lacks it, as those of files older than version `since` do.
+    """
     meta = {"kind": "array", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "group": group}
-    return field(metadata={**meta, "volatile": False})
+    meta |= {"volatile": False, "since": since}
+    if empty is None:
+        return field(metadata=meta)
+    return field(default_factory=partial(np.zeros, empty, dtype), kw_only=True, metadata=meta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +143,10 @@ class Candidate:
         unit="1",
     )
     seconds: float = column("f8", "wall time of the reconstruction", unit="s", volatile=True)
-    attempt: int = column("i4", "which of the sample's cells and descriptors it was built from, from 0", default=0)
-    attempts: int = column("i4", "how many of them were tried", default=1)
+    attempt: int = column(
+        "i4", "which of the sample's cells and descriptors it was built from, from 0", default=0, since=2
+    )
+    attempts: int = column("i4", "how many of them were tried", default=1, since=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +214,12 @@ class Relaxation:
     seconds: float = column("f8", "wall time", unit="s", volatile=True)
     forces: FloatArray = per_atom("f8", "forces at the end", shape=(3,), unit="eV/angstrom")
     stress: FloatArray = array("f8", "stress tensor at the end", shape=(3, 3), unit="GPa")
+    step_energy: NDArray[np.float32] = per_step(
+        "f4", "energy over the number of atoms at each step, the crystal that went in first", unit="eV/atom", since=2
+    )
+    step_max_force: NDArray[np.float32] = per_step(
+        "f4", "largest force on an atom at each step", unit="eV/angstrom", since=2
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +254,19 @@ class Stability:
     competitors: str = column("text", "ids of the decomposition's phases in the reference, in its order", default="")
     correction: float = column(
         "f8", "corrections of the scale that were added to the calculator's energy", unit="eV/atom", default=0.0
+    )
+    charge_balanced: str = column(
+        "text",
+        "whether oxidation states that are known of its elements add up to zero: `yes`, `no`, or `unknown` for "
+        "elements, for metals alone and in files older than the column",
+        default="unknown",
+        since=3,
+    )
+    oxidation_states: str = column(
+        "text",
+        "the most frequent ones by which it balances, such as `Fe2+ Fe3+ O2-`; empty if none",
+        default="",
+        since=3,
     )
 
 
@@ -280,6 +328,7 @@ class DftRelaxation(Relaxation):
     corrections: str = column("text", "INCAR tags that error handlers changed: a JSON object")
     attempts: int = column("i4", "attempts begun until it was done", volatile=True)
     folder: str = column("text", "its outputs, below the run folder", volatile=True)
+    step_run: NDArray[np.uint8] = per_step("u1", "which of its relaxations a step belongs to, from 1", since=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,5 +419,5 @@ def content(record: Any) -> dict[str, NDArray[Any] | str | float | int | bool]:
         if isinstance(value, Crystal):
             out |= {"lattice": value.lattice, "frac": value.frac, "numbers": value.numbers}
         elif not f.metadata.get("volatile", False):
-            out[f.name] = np.asarray(value) if f.metadata.get("kind") in ("array", "per_atom") else value
+            out[f.name] = np.asarray(value) if f.metadata.get("kind") in ("array", "per_atom", "per_step") else value
     return out

@@ -14,6 +14,7 @@ from hpcgen import store
 from hpcgen.config import Config
 from hpcgen.crystal import Crystal, to_atoms, to_structure
 from hpcgen.errors import RunFolderError, UsageError
+from hpcgen.flow import Relaxation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ class Run:
         self.folder = Path(folder)
         self.tables = {path.stem: path for path in sorted(self.folder.glob("*.h5"))}
         self._files: dict[str, store.File] = {}
+        self._numbers: dict[str, dict[str, int]] = {}
         if not self.tables:
             state = "holds no HDF5 file" if self.folder.is_dir() else "is not there"
             raise RunFolderError(
@@ -127,7 +129,7 @@ class Run:
         return pd.DataFrame({c: f.column(c) for c in wanted}, index=pd.Index(f.ids, name="id"), columns=wanted)
 
     def array(self, name: str, column: str) -> NDArray[Any]:
-        """A column that is no scalar: (M, ...) of each record, or (sum n, ...) of each atom.
+        """A column that is no scalar: (M, ...) of each record, (sum n, ...) of each atom or (sum s,) of each step.
 
         Raises:
             UsageError: if there is no such table or column.
@@ -136,6 +138,37 @@ class Run:
             return self.file(name).column(column)
         except KeyError as error:
             raise UsageError(str(error.args[0])) from None
+
+    def steps(self, name: str, key: int | str) -> pd.DataFrame:
+        """One relaxation step by step: a row a step, 0 the crystal that went in; nothing else is read.
+
+        Args:
+            name: a table of relaxations, such as `relaxed-mlip`.
+            key: number or id of the relaxation, or the id of its candidate.
+
+        Returns:
+            `step_energy` (eV/atom), `step_max_force` (eV/angstrom), for VASP `step_run`; empty if the file is older
+            than these columns.
+
+        Raises:
+            UsageError: if there is no such table or relaxation, or it holds no relaxations.
+        """
+        import pandas as pd
+
+        f = self.file(name)
+        if not issubclass(f.record_type, Relaxation):
+            raise UsageError(f"{name} holds no relaxations", expected="a table such as relaxed-mlip")
+        index = key if isinstance(key, int) else self._places(name).get(key, -1)
+        if not 0 <= index < len(f):
+            raise UsageError(f"{name} has no relaxation {key!r}", expected="its number or id, or that of its candidate")
+        return pd.DataFrame(f.steps(index)).rename_axis("step")
+
+    def _places(self, name: str) -> dict[str, int]:
+        """The number of each relaxation of a table by its id and by its candidate's."""
+        if name not in self._numbers:
+            f = self.file(name)
+            self._numbers[name] = {key: i for keys in (f.column(LINK), f.ids) for i, key in enumerate(keys)}
+        return self._numbers[name]
 
     def joined(self, name: str = VERDICT) -> pd.DataFrame:
         """One row a crystal of `name`, with what every other table of the run knows of it.

@@ -43,17 +43,22 @@ class RepresentationSample:
         "f4", "the descriptor; the attributes name it, its settings and its dimensions", shape=("D",), group=_GROUP
     )
     more_lattices: NDArray[np.float32] = array(
-        "f4", "further cells drawn for the same composition, likewise", shape=("A", 6), group=_GROUP
+        "f4",
+        "further cells drawn for the same composition, likewise",
+        shape=("A", 6),
+        group=_GROUP,
+        empty=(0, 6),
+        since=2,
     )
     more_descriptors: NDArray[np.float32] = array(
-        "f4", "the descriptors drawn for them", shape=("A", "D"), group=_GROUP
+        "f4", "the descriptors drawn for them", shape=("A", "D"), group=_GROUP, empty=(0, 0), since=2
     )
     composition_confidence: float = column("f8", "smallest lead of a channel's element over the next", unit="1")
     repair: str = column("text", "what was odd in the generated composition; empty if nothing")
 
 
 VERSION = 2  # since 2: further attempts
-store.register(RepresentationSample, "hpcgen.samples", VERSION)
+store.register(RepresentationSample, "hpcgen.samples", VERSION, oldest=1)
 
 
 def of_vectors(family: RepresentationFamily, ids: Sequence[str], x: NDArray[np.float32]) -> list[RepresentationSample]:

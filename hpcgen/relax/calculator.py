@@ -7,12 +7,14 @@ lives outside hpcgen, as an entry point of the group `hpcgen.calculators`). No s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcgen.config import RelaxConfig
 from hpcgen.crystal import Crystal, FloatArray
@@ -40,6 +42,8 @@ class Relaxed:
         steps: optimiser steps.
         converged: forces and stress are within the limits.
         seconds: wall time.
+        step_energy: (s,) energy at each step over the number of atoms, that of the crystal that went in first, eV.
+        step_max_force: (s,) largest force on an atom at each step, eV/angstrom.
     """
 
     crystal: Crystal
@@ -51,6 +55,8 @@ class Relaxed:
     steps: int
     converged: bool
     seconds: float
+    step_energy: NDArray[np.float32] = field(default_factory=partial(np.zeros, 0, np.float32))
+    step_max_force: NDArray[np.float32] = field(default_factory=partial(np.zeros, 0, np.float32))
 
 
 class Calculator(Protocol):
@@ -132,6 +138,8 @@ def _record(calculator: Calculator, result: Relaxed, relaxation_id: str, candida
         seconds=result.seconds,
         forces=result.forces,
         stress=result.stress,
+        step_energy=result.step_energy,
+        step_max_force=result.step_max_force,
     )
 
 

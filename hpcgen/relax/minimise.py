@@ -89,6 +89,7 @@ class Descent:
         self._best: Evaluation | None = None
         self._best_crystal = crystal
         self._converged = False
+        self._curve: list[tuple[float, float]] = []
         self.steps, self.seconds = 0, 0.0
         self.now, self.done = crystal, False
 
@@ -99,9 +100,9 @@ class Descent:
         config = self._config
         if self._first is None or self._best is None:
             self._first = self._best = here
-        self._converged = (
-            largest_force(here.forces) <= config.max_force and largest_stress(here.stress) * GPA <= config.max_stress
-        )
+        force = largest_force(here.forces)
+        self._curve.append((here.energy / len(self.now), force))
+        self._converged = force <= config.max_force and largest_stress(here.stress) * GPA <= config.max_stress
         if self._converged or here.energy < self._best.energy:
             self._best, self._best_crystal = here, self.now
         self.done = self._converged or self.steps == config.max_steps
@@ -128,6 +129,7 @@ class Descent:
         assert self._first is not None
         assert self._best is not None
         check_bonds(self._best_crystal)
+        energies, forces = np.array(self._curve, np.float32).T
         return Relaxed(
             crystal=self._best_crystal,
             energy=self._best.energy,
@@ -138,6 +140,8 @@ class Descent:
             steps=self.steps,
             converged=self._converged,
             seconds=self.seconds,
+            step_energy=energies,
+            step_max_force=forces,
         )
 
 

@@ -13,8 +13,9 @@ from hpcgen.report.files import cif_path
 from hpcgen.report.headline import group_text, plural, stable_limit
 from hpcgen.report.phase_svg import competing, phase_diagram
 from hpcgen.report.phases import LARGEST, Competitors, Landscape
+from hpcgen.report.relaxation_svg import relaxation_chart
 from hpcgen.report.scene import element_style, hex_colour, scene
-from hpcgen.report.table import formula_html, signed
+from hpcgen.report.table import formula_html, signed, states_html
 
 BELOW = -0.001
 """eV/atom. A known crystal that was found again lies on the hull up to what two relaxations differ by."""
@@ -36,10 +37,10 @@ def chosen(data: RunData) -> list[tuple[int, Row]]:
 
 def cards(data: RunData, rows: list[tuple[int, Row]], competitors: Competitors | None) -> list[dict[str, Any]]:
     """The cards of `chosen` crystals, for the template."""
-    return [_card(rank, row, competitors) for rank, row in rows]
+    return [_card(rank, row, competitors, data.config.relax.max_force) for rank, row in rows]
 
 
-def _card(rank: int, row: Row, competitors: Competitors | None) -> dict[str, Any]:
+def _card(rank: int, row: Row, competitors: Competitors | None, max_force: float) -> dict[str, Any]:
     s = row.stability
     badges = [
         {"text": "novel", "kind": "good"} if s.novel else {"text": "in training data", "kind": ""},
@@ -67,6 +68,8 @@ def _card(rank: int, row: Row, competitors: Competitors | None) -> dict[str, Any
         "competing": competing(landscape) if landscape else [],
         "landscape": _landscape_text(landscape, row),
         "relaxed": _relaxation_text(row),
+        "curve": relaxation_chart(row.relaxations, max_force),
+        "charges": _charges_text(row),
         "dynamics": _dynamics_text(row),
         "ids": [("stability", s.id), ("relaxation", s.relaxation_id), ("candidate", s.candidate_id)],
     }
@@ -103,6 +106,13 @@ def _relaxation_text(row: Row) -> str:
         f"Relaxed by {r.calculator} in {r.steps} steps, {state}: {signed(gain)} eV/atom, "
         f"largest force {r.max_force_initial:.2f} → {r.max_force:.3f} eV/Å."
     )
+
+
+def _charges_text(row: Row) -> Markup:
+    s = row.stability
+    if s.charge_balanced == "yes":
+        return Markup("Oxidation states balance: {}.").format(states_html(s.oxidation_states))
+    return Markup("No common oxidation states balance.") if s.charge_balanced == "no" else Markup("")
 
 
 def _dynamics_text(row: Row) -> str:

@@ -91,6 +91,7 @@ class Row:
         others: the verdicts of other calculators on the same candidate, by calculator.
         dynamics: what molecular dynamics says of it, None if it was not simulated.
         phonons: its harmonic modes, None if they were not computed; a record of phonons.h5.
+        relaxations: all its relaxations by calculator, that of `stability` first.
         final: False if only another calculator's hull (`stability-*.h5`) has it, not stability.h5.
     """
 
@@ -102,6 +103,7 @@ class Row:
     dynamics: Dynamics | None = None
     phonons: Any = None
     final: bool = True
+    relaxations: dict[str, Relaxation] = field(default_factory=dict)
 
     @property
     def doubtful(self) -> bool:
@@ -237,11 +239,12 @@ def _rows(folder: Path, residuals: dict[str, float]) -> tuple[list[Row], list[Ro
                     phonons=modes.get(s.candidate_id),
                     final=final,
                 )
-                if row.final:
-                    rows[s.candidate_id] = row
-                    continue
-                known = rows.get(s.candidate_id) or rest.setdefault(s.candidate_id, row)
-                known.others[name] = s
+                known = rows.setdefault(s.candidate_id, row) if final else rows.get(s.candidate_id)
+                known = known or rest.setdefault(s.candidate_id, row)
+                if relaxation is not None:
+                    known.relaxations[name] = relaxation
+                if not final:
+                    known.others[name] = s
     return _ranked(rows.values()), _ranked(rest.values())
 
 

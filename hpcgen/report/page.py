@@ -60,6 +60,7 @@ def render(data: RunData, competitors: Competitors | None = None) -> str:
         first_cards=FIRST_CARDS,
         columns=table,
         flags=[(name, name) for name in ("unique", "novel", "converged")]
+        + ([("balanced", "charges balance")] if any(r.stability.charge_balanced == "yes" for r in rows) else [])
         + ([("stays", "stays a crystal")] if any(r.dynamics for r in data.rows) else []),
         rows=[table_row(rank, row, table, ranks) for rank, row in enumerate(rows[:TABLE_ROWS], 1)],
         distributions=charts(data.generated, data.training),

@@ -13,6 +13,7 @@ from hpcgen.crystal import FloatArray
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 40
+BASE = HEIGHT - BOTTOM
 
 
 LOWEST = -0.3  # eV/atom, where the histogram of energies above the hull begins at the latest
@@ -35,7 +36,7 @@ def energy_histogram(energies: ArrayLike, thresholds: Sequence[float]) -> Markup
         (int((values > edges[-1]).sum()), "beyond, in the last"),
     ]
     counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    frame = _Frame(edges[0], edges[-1], 0, max(int(counts.max()), 1))
+    frame = Frame(edges[0], edges[-1], 0, max(int(counts.max()), 1))
     bars = [
         _bar(frame, a, b, n, f"{a:.3f} to {b:.3f} eV/atom: {n}", "bar")
         for a, b, n in zip(edges[:-1], edges[1:], counts.tolist(), strict=True)
@@ -49,7 +50,7 @@ def energy_histogram(energies: ArrayLike, thresholds: Sequence[float]) -> Markup
         )
     notes = [f"{count} {where} bar" for count, where in outside if count]
     body = frame.axes("energy above the hull, eV/atom", "crystals", whole=True) + "".join(bars + lines)
-    chart = _figure(body, f"Histogram of the energy above the hull of {len(values)} crystals")
+    chart = figure(body, f"Histogram of the energy above the hull of {len(values)} crystals")
     return chart + Markup('<figcaption class="note">{}</figcaption>').format("; ".join(notes)) if notes else chart
 
 
@@ -68,7 +69,7 @@ def comparison(generated: ArrayLike, training: ArrayLike, label: str, *, whole: 
     low, high = float(both.min()), float(np.quantile(both, 0.995))
     edges = np.arange(low - 0.5, max(high, low) + 1.0) if whole and high - low <= 60 else _edges(low, high, 24)
     shares = [np.histogram(np.clip(v, edges[0], edges[-1]), edges)[0] / max(len(v), 1) for v in (a, b)]
-    frame = _Frame(edges[0], edges[-1], 0, 100 * max(float(s.max()) for s in shares))
+    frame = Frame(edges[0], edges[-1], 0, 100 * max(float(s.max()) for s in shares))
     bars = [
         _bar(frame, lo, hi, 100 * s, f"generated, {_range(lo, hi, whole)}: {100 * s:.1f} %", "bar")
         for lo, hi, s in zip(edges[:-1], edges[1:], shares[0].tolist(), strict=True)
@@ -79,7 +80,7 @@ def comparison(generated: ArrayLike, training: ArrayLike, label: str, *, whole: 
     points.append(f"{frame.x(edges[-1]):.1f},{frame.y(0):.1f}")
     outline = f'<polyline class="outline" points="{" ".join(points)}"/>' if len(b) else ""
     body = frame.axes(label, "%", whole_x=whole) + "".join(bars) + outline
-    return _figure(body, f"{label}: {len(a)} generated crystals against {len(b)} training structures")
+    return figure(body, f"{label}: {len(a)} generated crystals against {len(b)} training structures")
 
 
 def shares(names: Sequence[str], groups: Sequence[FloatArray], label: str) -> Markup:
@@ -92,7 +93,7 @@ def shares(names: Sequence[str], groups: Sequence[FloatArray], label: str) -> Ma
     """
     if not names:
         return Markup("")
-    frame = _Frame(0, len(names), 0, 100 * max(float(g.max()) for g in groups))
+    frame = Frame(0, len(names), 0, 100 * max(float(g.max()) for g in groups))
     parts = []
     for i, name in enumerate(names):
         values = [100 * float(g[i]) for g in groups]
@@ -105,7 +106,7 @@ def shares(names: Sequence[str], groups: Sequence[FloatArray], label: str) -> Ma
         parts.append(
             f'<text class="element" text-anchor="middle" x="{x:.1f}" y="{HEIGHT - BOTTOM + 13}">{escape(name)}</text>'
         )
-    return _figure(frame.axes(label, "%", ticks_x=False) + "".join(parts), f"{label}: {len(names)} elements")
+    return figure(frame.axes(label, "%", ticks_x=False) + "".join(parts), f"{label}: {len(names)} elements")
 
 
 def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: str, *, log: bool = True) -> Markup:
@@ -120,7 +121,7 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
     low, high = float(values.min()), float(values.max())
     pad = max(0.05 * (high - low), 0.02 if log else 0.02 * abs(high))
     steps = np.concatenate([x[m] for m in shown.values()])
-    frame = _Frame(float(min(steps.min(), 0)), float(max(steps.max(), 1)), low - pad, high + pad)
+    frame = Frame(float(min(steps.min(), 0)), float(max(steps.max(), 1)), low - pad, high + pad)
     parts, legend = [], []
     for number, (name, mask) in enumerate(shown.items()):
         xs, ys = x[mask], axis(series[name][mask])
@@ -133,7 +134,7 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
             f'<text x="{left + 21}" y="14">{escape(name.replace("_", " ")[:16])}</text>'
         )
     body = frame.axes(x_label, y_label, log=log) + "".join(parts + legend)
-    return _figure(body, f"{y_label} over {x_label}")
+    return figure(body, f"{y_label} over {x_label}")
 
 
 def standalone(chart: Markup, css: str) -> str:
@@ -142,18 +143,24 @@ def standalone(chart: Markup, css: str) -> str:
     return str(chart).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
 
 
-class _Frame:
-    """Data to picture coordinates, and the axes."""
+class Frame:
+    """Data to picture coordinates, and the axes.
 
-    def __init__(self, x0: float, x1: float, y0: float, y1: float) -> None:
+    Args:
+        x0, x1, y0, y1: range of the data.
+        top, base: where in the picture the panel begins and ends, for pictures of several panels.
+    """
+
+    def __init__(self, x0: float, x1: float, y0: float, y1: float, top: float = TOP, base: float = BASE) -> None:
         self.x0, self.x1 = float(x0), float(x1 if x1 > x0 else x0 + 1)
         self.y0, self.y1 = float(y0), float(y1 if y1 > y0 else y0 + 1)
+        self.top, self.base = top, base
 
     def x(self, value: float) -> float:
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - BOTTOM - TOP)
+        return self.base - (value - self.y0) / (self.y1 - self.y0) * (self.base - self.top)
 
     def axes(
         self,
@@ -166,7 +173,7 @@ class _Frame:
         ticks_x: bool = True,
     ) -> str:
         """Ticks, light lines and labels. `log`: y holds decimal logarithms; `whole`: ticks at whole numbers only."""
-        parts, bottom = [], HEIGHT - BOTTOM
+        parts: list[str] = []
         for value in _decades(self.y0, self.y1) if log else ticks(self.y0, self.y1, 4, whole=whole):
             y = self.y(value)
             text = f"{10**value:.4g}" if log else f"{value:g}"
@@ -174,15 +181,16 @@ class _Frame:
             parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 5}" y="{y + 4:.1f}">{text}</text>')
         for value in ticks(self.x0, self.x1, 6, whole=whole_x) if ticks_x else []:
             x = self.x(value)
-            parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 15}">{value:g}</text>')
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+            parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{self.base + 15}">{value:g}</text>')
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{self.base}" y2="{self.base}"/>')
         label = '<text class="label" text-anchor="middle" transform='
-        parts.append(f'{label}"translate({(LEFT + WIDTH - RIGHT) / 2} {HEIGHT - 6})">{escape(x_label)}</text>')
-        parts.append(f'{label}"translate(11 {(TOP + bottom) / 2}) rotate(-90)">{escape(y_label)}</text>')
+        across = f"translate({(LEFT + WIDTH - RIGHT) / 2} {self.base + BOTTOM - 6})"
+        parts.append(f'{label}"{across}">{escape(x_label)}</text>')
+        parts.append(f'{label}"translate(11 {(self.top + self.base) / 2}) rotate(-90)">{escape(y_label)}</text>')
         return "".join(parts)
 
 
-def _bar(frame: _Frame, low: float, high: float, value: float, title: str, kind: str) -> str:
+def _bar(frame: Frame, low: float, high: float, value: float, title: str, kind: str) -> str:
     if value <= 0:
         return ""
     x0, x1, y = frame.x(low) + 0.6, frame.x(high) - 0.6, frame.y(value)
@@ -192,9 +200,10 @@ def _bar(frame: _Frame, low: float, high: float, value: float, title: str, kind:
     )
 
 
-def _figure(body: str, label: str) -> Markup:
-    return Markup(  # everything inside is numbers or escaped
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{body}</svg>'
+def figure(body: str, label: str, height: float = HEIGHT) -> Markup:
+    """A chart of markup that is numbers or escaped."""
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
     )
 
 

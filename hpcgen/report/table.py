@@ -71,6 +71,7 @@ def columns(data: RunData) -> list[Column]:
         Column("decomposes to", doc["decomposition"], False, lambda _, r: text(r.stability.decomposition, "text")),
         Column("unique", doc["unique"], False, lambda _, r: flag(r.stability.unique)),
         Column("novel", doc["novel"], False, lambda _, r: flag(r.stability.novel)),
+        Column("oxidation states", f"{doc['charge_balanced']}; {doc['oxidation_states']}", False, _charges),
         Column("converged", doc["converged"], False, lambda _, r: flag(r.converged)),
         *_dynamics(data),
         Column("force before", f"{doc['max_force_initial']}, eV/Å", True, _force("max_force_initial", ".2f")),
@@ -125,6 +126,7 @@ def table_row(rank: int, row: Row, chosen: list[Column], cards: set[int]) -> dic
         "unique": yes(s.unique),
         "novel": yes(s.novel),
         "converged": yes(row.converged),
+        "balanced": s.charge_balanced,
         "stays": yes(row.dynamics.stays if row.dynamics else None),
         "energy": repr(float(s.e_hull)),
         "cif": cif_path(rank, row),
@@ -137,6 +139,15 @@ def formula_html(formula: str) -> Markup:
     """A formula with lowered numbers, escaped."""
     parts = re.split(r"(\d+(?:\.\d+)?)", formula)
     return Markup("").join(Markup(f"<sub>{escape(p)}</sub>") if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def states_html(states: str) -> Markup:
+    """Oxidation states such as `Fe2+ O2-` with raised charges, escaped."""
+    out = []
+    for word in states.split():
+        symbol, charge = re.fullmatch(r"([A-Za-z]*)(.*)", word, re.S).groups()  # type: ignore[union-attr]
+        out.append(Markup("{}<sup>{}</sup>").format(symbol, charge.replace("-", "−")))
+    return Markup(" ").join(out)
 
 
 def number(value: float | None, form: str) -> dict[str, Any]:
@@ -178,6 +189,13 @@ def _rank(rank: int, row: Row) -> dict[str, Any]:
 def _group(_: int, row: Row) -> dict[str, Any]:
     s = row.stability
     return {"text": f"{group_text(s.spacegroup)} ({s.spacegroup})", "sort": s.spacegroup, "kind": ""}
+
+
+def _charges(_: int, row: Row) -> dict[str, Any]:
+    s = row.stability
+    if s.charge_balanced == "yes":
+        return text(states_html(s.oxidation_states))
+    return text("none balance" if s.charge_balanced == "no" else "–", "no")
 
 
 def _other(name: str) -> Callable[[int, Row], dict[str, Any]]:

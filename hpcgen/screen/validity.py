@@ -80,7 +80,7 @@ def _formula_valid(formula: tuple[tuple[int, int], ...]) -> bool:
     from ase.data import chemical_symbols
 
     counts = {chemical_symbols[z]: n for z, n in formula}
-    if len(counts) == 1 or all(symbol in _metals() for symbol in counts):
+    if len(counts) == 1 or all(symbol in metals() for symbol in counts):
         return True
     elements = []
     for symbol, count in counts.items():
@@ -113,7 +113,8 @@ def _neutral(elements: list[tuple[float, int, tuple[int, ...]]]) -> bool:
 
 
 @cache
-def _metals() -> frozenset[str]:
+def metals() -> frozenset[str]:
+    """Symbols of the elements that smact counts among the metals."""
     import smact
 
     return frozenset(smact.metals)

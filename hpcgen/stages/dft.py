@@ -177,4 +177,8 @@ def _record(
         corrections=json.dumps(result["corrections"], sort_keys=True),
         attempts=standing.last,
         folder=str(folder),
+        # outcomes of older versions have no steps
+        step_energy=np.array(result.get("step_energy", []), np.float32),
+        step_max_force=np.array(result.get("step_max_force", []), np.float32),
+        step_run=np.array(result.get("step_run", []), np.uint8),
     )

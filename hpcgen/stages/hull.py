@@ -21,7 +21,7 @@ from hpcgen import flow, provenance, store
 from hpcgen.crystal import Crystal, composition_of, space_group
 from hpcgen.errors import Failure, RunFolderError, ThermoError
 from hpcgen.flow import Relaxation, Stability
-from hpcgen.screen import Effort, find_duplicates, find_known
+from hpcgen.screen import Effort, find_duplicates, find_known, oxidation_balance
 from hpcgen.stages.context import Balance, Context
 from hpcgen.stages.known import known_structures
 from hpcgen.thermo import Hulls, MissingElementError, Programme, ReferenceSet, compare
@@ -154,6 +154,7 @@ def judge(
             text = f"{r.crystal.formula}: {error}; a larger reference (hull.reference) may have it"
             out.append(Failure(r.candidate_id, STAGE, "no-element-reference", text))
             continue
+        charges = oxidation_balance(r.crystal.numbers)
         out.append(
             Stability(
                 id=flow.make_id(run_digest, STAGE, i),
@@ -179,6 +180,8 @@ def judge(
                 sun=verdict.e_hull <= SUN_E_HULL and earlier[i] < 0 and not known[i],
                 competitors=verdict.competitors,
                 correction=(corrections or {}).get(r.id, 0.0) / len(r.crystal),
+                charge_balanced=charges.balanced,
+                oxidation_states=charges.states,
             )
         )
     return out

@@ -17,7 +17,7 @@ from hpcgen.stages.context import Balance
 from hpcgen.thermo import ReferenceSet, from_energies, from_formation_energies, from_relaxations
 from hpcgen.thermo.check import Agreement
 from hpcgen.thermo.entries import from_computed_entries
-from hpcgen.thermo.fetch import connect, fetch
+from hpcgen.thermo.fetch import check_systems, connect, fetch
 from hpcgen.thermo.files import sha256
 from hpcgen.thermo.reference import STAGE
 
@@ -36,6 +36,7 @@ def fetch_snapshot(output: Path, systems: Sequence[Sequence[str]], client: tuple
         ThermoError, DependencyError: as `thermo.fetch` says.
     """
     _free(output)
+    check_systems(systems)
     rester, version = client or connect()
     identity = _identity("fetch", version, ["-".join(s) for s in systems])
     reference, failures, entered, agreement = fetch(rester.materials.thermo, version, systems, identity)

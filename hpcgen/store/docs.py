@@ -22,14 +22,15 @@ They are written under a temporary name and renamed when complete, so a file tha
 /atoms/offset    (M+1,) crystal i owns atoms offset[i]:offset[i+1]    } have a crystal
 /atoms/number    (N,) atomic numbers                                  }
 /atoms/frac      (N, 3) fractional coordinates                        }
+/steps/offset    (M+1,) record i owns steps offset[i]:offset[i+1]; files whose records have columns per step
 /table/<column>  (M,) one dataset per scalar
 /failures/*      (F,) the items that did not get through: {failures}
 /crc32           (M,) checksum of each record, volatile columns left out
 ```
 
-M is the number of records, N the number of atoms of all of them. Every dataset has an attribute `description` and,
-if it has a unit, `unit`. *Volatile* columns (times) are not part of a record's identity: two runs of the same
-configuration agree in everything else, and then have the same `content_digest`.
+M is the number of records, N the number of atoms of all of them, S that of all steps. Every dataset has an attribute
+`description` and, if it has a unit, `unit`. *Volatile* columns (times) are not part of a record's identity: two runs
+of the same configuration agree in everything else, and then have the same `content_digest`.
 
 ## Reading a file
 
@@ -57,7 +58,7 @@ with store.open("candidates.h5") as f:
 
 | attribute | meaning |
 |---|---|
-| `schema`, `schema_version`, `record_type` | what the file holds; a newer version than the code knows is refused |
+| `schema`, `schema_version`, `record_type` | what it holds; newer versions are refused, older ones read or refused |
 | `count` | number of records |
 | `content_digest` | digest of everything but volatile columns and attributes |
 | `hpcgen_version`, `git`, `packages` | what wrote it (`packages` as JSON) |

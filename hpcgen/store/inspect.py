@@ -72,7 +72,7 @@ def _column(f: File, column: Column) -> str:
     """Type, shape, and what the values are like."""
     dataset = f.array(column.name)
     shape = f" {tuple(dataset.shape[1:])}" if column.shape else ""
-    where = " per atom" if column.kind == "per_atom" else ""
+    where = {"per_atom": " per atom", "per_step": " per step"}.get(column.kind, "")
     unit = f" {column.unit}" if column.unit not in ("", "1") else ""
     head = f"{type_name(column.dtype)}{shape}{where}"
     return f"{head:<26} {_summary(f.column(column.name), unit)}"

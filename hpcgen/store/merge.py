@@ -10,7 +10,7 @@ blocks of 128 MiB, 72 s and 177 MB with 34 MiB, which is a pass for each column,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -191,7 +191,9 @@ def _tables(records: Picks, schema: Schema, block_bytes: int) -> Iterator[Table]
 def _block(records: Picks, schema: Schema, shapes: Mapping[str, tuple[int, ...]]) -> Table:
     """The records as one table."""
     table = _empty(records, schema, shapes)
+    curves = _Curves(schema)
     for part, to, rows in records.tables(schema):
+        curves.take(part, to, rows)
         table.ids[to] = part.ids[rows]
         atoms_from = atoms_to = np.zeros(0, np.int64)
         if table.crystals is not None and part.crystals is not None:
@@ -201,6 +203,8 @@ def _block(records: Picks, schema: Schema, shapes: Mapping[str, tuple[int, ...]]
             table.crystals.frac[atoms_to] = part.crystals.frac[atoms_from]
             table.crystals.numbers[atoms_to] = part.crystals.numbers[atoms_from]
         for c in schema.columns:
+            if c.kind == "per_step":
+                continue
             source, target = part.columns[c.name], table.columns[c.name]
             if source.shape[1:] != target.shape[1:]:
                 raise ValueError(f"{c.name} has shape {source.shape[1:]} in one shard, {target.shape[1:]} in another")
@@ -208,7 +212,38 @@ def _block(records: Picks, schema: Schema, shapes: Mapping[str, tuple[int, ...]]
                 target[atoms_to] = source[atoms_from]
             else:
                 target[to] = source[rows]
-    return table
+    return curves.give(table)
+
+
+class _Curves:
+    """The columns per step of records that come in any order: how long they are is known only afterwards."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._names = [c.name for c in schema.columns if c.kind == "per_step"]
+        self._to: list[NDArray[np.int64]] = []
+        self._sizes: list[NDArray[np.int64]] = []
+        self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self._names}
+
+    def take(self, part: Table, to: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Rows `rows` of `part`, which belong to the places `to`."""
+        if part.steps is None:
+            return
+        self._to.append(to)
+        self._sizes.append(np.diff(part.steps)[rows])
+        where = _ragged(part.steps, rows)
+        for name in self._names:
+            self._parts[name].append(part.columns[name][where])
+
+    def give(self, table: Table) -> Table:
+        """`table` with its columns per step, in order."""
+        if not self._names or not self._to:
+            return table
+        order = np.argsort(np.concatenate(self._to))
+        offset = np.concatenate([[0], np.cumsum(np.concatenate(self._sizes))])
+        where = _ragged(offset, order)
+        columns = {name: np.concatenate(parts)[where] for name, parts in self._parts.items()}
+        steps = np.concatenate([[0], np.cumsum(np.diff(offset)[order])])
+        return replace(table, columns={**table.columns, **columns}, steps=steps)
 
 
 def _empty(records: Picks, schema: Schema, shapes: Mapping[str, tuple[int, ...]]) -> Table:
@@ -222,8 +257,8 @@ def _empty(records: Picks, schema: Schema, shapes: Mapping[str, tuple[int, ...]]
     for c in schema.columns:
         inner = shapes[c.name] if c.kind == "array" else tuple(int(size) for size in c.shape)
         dtype = np.dtype(object if c.dtype in ("text", "id") else c.dtype)
-        columns[c.name] = np.empty((n if c.kind == "per_atom" else m, *inner), dtype)
-    return Table(schema, np.empty(m, ID), crystals, columns)
+        columns[c.name] = np.empty(({"per_atom": n, "per_step": 0}.get(c.kind, m), *inner), dtype)
+    return Table(schema, np.empty(m, ID), crystals, columns, np.zeros(m + 1, np.int64) if schema.has_steps else None)
 
 
 def _ragged(offset: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

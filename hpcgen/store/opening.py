@@ -75,7 +75,7 @@ def damaged(path: Path, error: BaseException) -> StoreError:
 
 
 def match(path: Path, f: h5py.File, record_type: type | None) -> Schema:
-    """The schema of an open file, if it is the wanted one.
+    """The schema of an open file as its version has it, if it is the wanted one.
 
     Raises:
         StoreError: naming what was found and what was wanted.
@@ -109,7 +109,7 @@ def match(path: Path, f: h5py.File, record_type: type | None) -> Schema:
             expected=f"version {schema.version} or older",
             remedy="upgrade hpcgen",
         )
-    if version < schema.version:
+    if version < schema.oldest:
         writer = f.attrs.get("hpcgen_version", "unknown")
         stage = STAGES.get(name, ("that wrote it", ""))[0]
         raise StoreError(
@@ -117,4 +117,4 @@ def match(path: Path, f: h5py.File, record_type: type | None) -> Schema:
             expected=f"version {schema.version}",
             remedy=f"run the stage `{stage}` again, or use the hpcgen that wrote the file",
         )
-    return schema
+    return schema if version == schema.version else schema.at(version)

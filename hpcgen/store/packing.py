@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpcgen.crystal import CrystalBatch
 from hpcgen.errors import Failure
-from hpcgen.store.schema import CRYSTAL, Schema
+from hpcgen.store.schema import CRYSTAL, STEP_OFFSET, Schema
 from hpcgen.store.table import FAILURE_COLUMNS, ID, Table, encode_ids, storable_text, text_array
 
 _ALIGN = 8
@@ -93,6 +93,7 @@ def table_of(commits: Sequence[Commit], schema: Schema) -> Table:
         lattice, offset, numbers, frac = CRYSTAL
         offsets = [np.zeros(1, np.int64), *(part[1:] for part in summed(offset))]
         crystals = CrystalBatch(joined(lattice), np.concatenate(offsets), joined(frac), joined(numbers))
+    steps = np.concatenate([np.zeros(1, np.int64), *(p[1:] for p in summed(STEP_OFFSET))]) if schema.has_steps else None
     columns: dict[str, NDArray[Any]] = {}
     for c in schema.columns:
         if c.dtype == "text":
@@ -101,7 +102,7 @@ def table_of(commits: Sequence[Commit], schema: Schema) -> Table:
             columns[c.name] = joined(c.path).astype(f"U{ID.itemsize}").astype(object)
         else:
             columns[c.name] = joined(c.path)
-    return Table(schema, joined("id"), crystals, columns)
+    return Table(schema, joined("id"), crystals, columns, steps)
 
 
 def pack(tasks: NDArray[np.bytes_], table: Table, failures: Sequence[Failure]) -> bytes:
@@ -109,6 +110,8 @@ def pack(tasks: NDArray[np.bytes_], table: Table, failures: Sequence[Failure]) -
     arrays: dict[str, NDArray[Any]] = {"task": tasks, "id": table.ids}
     if (c := table.crystals) is not None:
         arrays |= dict(zip(CRYSTAL, (c.lattice, c.offset, c.numbers, c.frac), strict=True))
+    if table.steps is not None:
+        arrays[STEP_OFFSET] = table.steps
     for column in table.schema.columns:
         data = table.columns[column.name]
         if column.dtype == "text":

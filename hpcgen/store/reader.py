@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpcgen.crystal import CrystalBatch
 from hpcgen.errors import Failure, StoreError
 from hpcgen.store.opening import DAMAGE, damaged, match, open_hdf5
+from hpcgen.store.schema import STEP_OFFSET
 from hpcgen.store.table import FAILURE_COLUMNS, Table, read_column, read_failures
 from hpcgen.store.writer import BLOCK, finish_digest, start_digest, update_digest
 
@@ -100,10 +101,27 @@ class File:
     def column(self, name: str) -> NDArray[Any]:
         """A whole column: (M, ...) numbers, object array of str for text and ids, (sum n, ...) if per atom.
 
+        Columns per step are (sum s,), of which record i owns `step_offset[i]:step_offset[i + 1]`.
+
         Raises:
             KeyError: if there is no such column.
         """
         return read_column(self._h5, self.layout.column(name), slice(None))
+
+    def steps(self, index: int) -> dict[str, NDArray[Any]]:
+        """The columns per step of one record, (s,) each; nothing else is read."""
+        columns = [c for c in self.layout.columns if c.kind == "per_step"]
+        if not columns:
+            return {}
+        start, stop = self._h5[STEP_OFFSET][index : index + 2].tolist()
+        return {c.name: self._h5[c.path][start:stop] for c in columns}
+
+    @property
+    def step_offset(self) -> NDArray[np.int64]:
+        """(M+1,) where the steps of each record begin and end; zeros if the file has no columns per step."""
+        if not self.layout.has_steps:
+            return np.zeros(len(self) + 1, np.int64)
+        return self._h5[STEP_OFFSET][:]
 
     def array(self, name: str) -> h5py.Dataset:
         """The dataset of a column, of which only the part indexed is read.
@@ -180,7 +198,14 @@ class File:
             if offset[0] != 0 or (np.diff(offset) < 1).any():
                 raise ValueError("/atoms/offset does not rise from 0")
             rows |= {"lattice": count, "atoms/offset": count + 1, "atoms/number": atoms, "atoms/frac": atoms}
-        rows |= {c.path: atoms if c.kind == "per_atom" else count for c in layout.columns}
+        steps = 0
+        if layout.has_steps:
+            ends = f[STEP_OFFSET][:]
+            if len(ends) != count + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():
+                raise ValueError(f"/{STEP_OFFSET} does not rise from 0, a number for each record")
+            steps = int(ends[-1])
+        lengths = {"per_atom": atoms, "per_step": steps}
+        rows |= {c.path: lengths.get(c.kind, count) for c in layout.columns}
         for name, wanted in rows.items():
             if name not in f:
                 raise ValueError(f"/{name} is missing")

@@ -17,7 +17,8 @@ from hpcgen import flow
 VERSION = 1
 DATASET_VERSION = 2  # since 2 an entry carries the properties that samples can be asked for
 CANDIDATE_VERSION = 2  # since 2: attempt, attempts
-STABILITY_VERSION = 2  # since 2: new_stable, sun, competitors, correction
+RELAXED_VERSION = 2  # since 2: energies and forces of every step
+STABILITY_VERSION = 3  # since 2: new_stable, sun, competitors, correction; since 3: oxidation states
 REFERENCE_VERSION = 2  # since 2: uncorrected energies
 CRYSTAL: dict[str, tuple[str, str, str, str]] = {
     "lattice": ("float64", "(M, 3, 3)", "angstrom", "lattice vectors, one per row"),
@@ -27,7 +28,10 @@ CRYSTAL: dict[str, tuple[str, str, str, str]] = {
 }
 """Datasets of the crystal: type, shape, unit, description."""
 
-RESERVED = ("id", "atoms", "lattice", "table", "failures", "crc32")
+STEP_OFFSET = "steps/offset"
+"""Dataset that says which steps are a record's, in files whose records have columns per step."""
+
+RESERVED = ("id", "atoms", "steps", "lattice", "table", "failures", "crc32")
 
 STAGES: dict[str, tuple[str, str]] = {
     "hpcgen.dataset": ("data", "dataset.h5"),
@@ -53,13 +57,14 @@ class Column:
 
     Attributes:
         name: the field of the record.
-        kind: `column` (scalar), `per_atom` (ragged) or `array` (fixed shape per record).
+        kind: `column` (scalar), `per_atom` and `per_step` (ragged) or `array` (fixed shape per record).
         dtype: numpy type string, `id` or `text`.
         shape: shape per record or atom; a name stands for a length that the file decides.
         path: where it lies in the file.
         unit: physical unit, empty for words and flags.
         doc: description.
         volatile: not part of the record's identity (a time).
+        since: version of the schema that it came with; 0 if it was always there.
     """
 
     name: str
@@ -70,17 +75,33 @@ class Column:
     unit: str
     doc: str
     volatile: bool
+    since: int
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Layout of one record type. `columns` leaves out `/id` and the crystal, which are the same everywhere."""
+    """Layout of one record type. `columns` leaves out `/id` and the crystal, which are the same everywhere.
+
+    Attributes:
+        oldest: version of the oldest files that can still be read: what they lack has a default.
+    """
 
     name: str
     version: int
     record_type: type
     has_crystal: bool
     columns: tuple[Column, ...]
+    oldest: int
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether records have columns per step."""
+        return any(c.kind == "per_step" for c in self.columns)
+
+    def at(self, version: int) -> Schema:
+        """The layout of files of an older version."""
+        columns = tuple(c for c in self.columns if c.since <= version)
+        return dataclasses.replace(self, version=version, columns=columns)
 
     def column(self, name: str) -> Column:
         """The column called `name`.
@@ -97,8 +118,14 @@ class Schema:
 _registry: dict[type, Schema] = {}
 
 
-def register(record_type: type, name: str, version: int = VERSION) -> None:
+def register(record_type: type, name: str, version: int = VERSION, oldest: int = 0) -> None:
     """Make a record type storable under the schema `name`.
+
+    Args:
+        record_type: the dataclass.
+        name: of the schema.
+        version: of the schema.
+        oldest: version that can still be read, if it is another: columns that came later say so (`since`).
 
     Several record types may share a name (every family's samples are `hpcgen.samples`); a file then tells them
     apart by its attribute `record_type`. Registering a type again under the same name does nothing.
@@ -123,26 +150,28 @@ def register(record_type: type, name: str, version: int = VERSION) -> None:
         raise TypeError(f"{record_type.__name__}: the first field must be `id`")
     has_crystal = any(f.name == "crystal" for f in declared)
     columns = tuple(_column(record_type, f, has_crystal) for f in declared if f.name not in ("id", "crystal"))
-    _registry[record_type] = Schema(name, version, record_type, has_crystal, columns)
+    _registry[record_type] = Schema(name, version, record_type, has_crystal, columns, oldest or version)
 
 
 def _column(record_type: type, f: dataclasses.Field[Any], has_crystal: bool) -> Column:
     where = f"{record_type.__name__}.{f.name}"
     meta = f.metadata
     kind = meta.get("kind")
-    if kind not in ("column", "per_atom", "array"):
-        raise TypeError(f"{where} is not declared by flow.column, flow.per_atom or flow.array")
+    if kind not in ("column", "per_atom", "per_step", "array"):
+        raise TypeError(f"{where} is not declared by flow.column, flow.per_atom, flow.per_step or flow.array")
     if kind == "per_atom" and not has_crystal:
         raise TypeError(f"{where} is per atom, but the record has no crystal")
     if kind == "per_atom" and f.name in ("offset", "number", "frac"):
         raise TypeError(f"{where}: the name is taken by the crystal")
+    if kind == "per_step" and f.name == "offset":
+        raise TypeError(f"{where}: the name is taken")
     if kind == "array" and meta["group"] in RESERVED:
         raise TypeError(f"{where}: the group {meta['group']!r} is taken")
     if kind != "column" and meta["dtype"] in ("id", "text"):
         raise TypeError(f"{where}: only scalars may be text")
-    folder = {"column": "table", "per_atom": "atoms", "array": meta.get("group", "")}[kind]
-    path = f"{folder}/{f.name}"
-    return Column(f.name, kind, meta["dtype"], meta["shape"], path, meta["unit"], meta["doc"], meta["volatile"])
+    folder = {"column": "table", "per_atom": "atoms", "per_step": "steps", "array": meta.get("group", "")}[kind]
+    facts = (meta["unit"], meta["doc"], meta["volatile"], meta.get("since", 0))
+    return Column(f.name, kind, meta["dtype"], meta["shape"], f"{folder}/{f.name}", *facts)
 
 
 def schema_of(record_type: type) -> Schema:
@@ -195,8 +224,10 @@ def describe(schema: Schema) -> list[tuple[str, str, str, str, str]]:
     rows = [("/id", "S16", "(M,)", "", "id of the record")]
     if schema.has_crystal:
         rows += [(f"/{path}", *facts) for path, facts in CRYSTAL.items()]
+    if schema.has_steps:
+        rows.append((f"/{STEP_OFFSET}", "int64", "(M+1,)", "", "record i owns steps offset[i]:offset[i+1]"))
     for c in schema.columns:
-        lengths = ["N" if c.kind == "per_atom" else "M", *map(str, c.shape)]
+        lengths = [{"per_atom": "N", "per_step": "S"}.get(c.kind, "M"), *map(str, c.shape)]
         shape = f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"
         doc = f"{c.doc} (volatile)" if c.volatile else c.doc
         rows.append((f"/{c.path}", type_name(c.dtype), shape, c.unit, doc))
@@ -214,14 +245,14 @@ register(flow.Entry, "hpcgen.dataset", DATASET_VERSION)
 for _type, _name in (
     (flow.RoundTrip, "hpcgen.roundtrip"),
     (flow.Survivor, "hpcgen.survivors"),
-    (flow.Relaxation, "hpcgen.relaxed"),
     (flow.Dynamics, "hpcgen.dynamics"),
     (flow.Simulation, "hpcgen.simulations"),
     (flow.Phonons, "hpcgen.phonons"),
     (flow.Selected, "hpcgen.selected"),
-    (flow.DftRelaxation, "hpcgen.relaxed_dft"),
 ):
     register(_type, _name)
-register(flow.Candidate, "hpcgen.candidates", CANDIDATE_VERSION)
-register(flow.Stability, "hpcgen.stability", STABILITY_VERSION)
+register(flow.Candidate, "hpcgen.candidates", CANDIDATE_VERSION, oldest=1)
+register(flow.Relaxation, "hpcgen.relaxed", RELAXED_VERSION, oldest=1)
+register(flow.DftRelaxation, "hpcgen.relaxed_dft", RELAXED_VERSION, oldest=1)
+register(flow.Stability, "hpcgen.stability", STABILITY_VERSION, oldest=2)
 register(flow.ReferenceEntry, "hpcgen.reference", REFERENCE_VERSION)

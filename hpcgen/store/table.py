@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpcgen.crystal import CrystalBatch
 from hpcgen.errors import Failure
 from hpcgen.flow import ID_LENGTH
-from hpcgen.store.schema import Column, Schema
+from hpcgen.store.schema import STEP_OFFSET, Column, Schema
 
 TEXT = h5py.string_dtype("utf-8")
 ID = np.dtype(f"S{ID_LENGTH}")
@@ -34,13 +34,16 @@ class Table:
         schema: what the records are.
         ids: (M,) S16.
         crystals: ragged crystals, or None for records without one.
-        columns: name -> (M, ...) array, per-atom columns (sum n, ...); text and ids as object arrays of str.
+        columns: name -> (M, ...) array, per-atom columns (sum n, ...), per-step columns (sum s,); text and ids as
+            object arrays of str.
+        steps: (M+1,) record i owns the steps steps[i]:steps[i+1]; None for records without columns per step.
     """
 
     schema: Schema
     ids: NDArray[np.bytes_]
     crystals: CrystalBatch | None
     columns: dict[str, NDArray[Any]]
+    steps: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,7 +61,7 @@ class Table:
                 raise TypeError(f"{schema.name} holds {schema.record_type.__name__}, not {type(record).__name__}")
         crystals = CrystalBatch.of([r.crystal for r in records]) if schema.has_crystal else None
         columns = {c.name: _gather(c, records) for c in schema.columns}
-        return cls(schema, encode_ids([r.id for r in records]), crystals, columns)
+        return cls(schema, encode_ids([r.id for r in records]), crystals, columns, _count_steps(schema, records))
 
     @classmethod
     def read(cls, group: h5py.Group, schema: Schema, start: int = 0, stop: int | None = None) -> Table:
@@ -74,8 +77,10 @@ class Table:
                 frac=group["atoms/frac"][atoms],
                 numbers=group["atoms/number"][atoms],
             )
-        columns = {c.name: read_column(group, c, atoms if c.kind == "per_atom" else rows) for c in schema.columns}
-        return cls(schema, group["id"][rows], crystals, columns)
+        steps = group[STEP_OFFSET][rows.start : rows.stop + 1] if schema.has_steps else None
+        where = {"per_atom": atoms, "per_step": _span(steps)}
+        columns = {c.name: read_column(group, c, where.get(c.kind, rows)) for c in schema.columns}
+        return cls(schema, group["id"][rows], crystals, columns, None if steps is None else steps - steps[0])
 
     def rows(self, start: int, stop: int) -> Table:
         """Records start:stop, as views."""
@@ -89,9 +94,11 @@ class Table:
                 frac=self.crystals.frac[atoms],
                 numbers=self.crystals.numbers[atoms],
             )
-        per_atom = {c.name for c in self.schema.columns if c.kind == "per_atom"}
-        columns = {n: data[atoms if n in per_atom else slice(start, stop)] for n, data in self.columns.items()}
-        return Table(self.schema, self.ids[start:stop], crystals, columns)
+        steps = None if self.steps is None else self.steps[start : stop + 1]
+        where = {"per_atom": atoms, "per_step": _span(steps)}
+        chosen = {c.name: where.get(c.kind, slice(start, stop)) for c in self.schema.columns}
+        columns = {name: data[chosen[name]] for name, data in self.columns.items()}
+        return Table(self.schema, self.ids[start:stop], crystals, columns, None if steps is None else steps - steps[0])
 
     def records(self) -> list[Any]:
         """The typed records.
@@ -113,6 +120,8 @@ class Table:
                 data = self.columns[c.name]
                 if c.kind == "per_atom":
                     values[c.name] = data[offset[i] : offset[i + 1]].copy()
+                elif c.kind == "per_step" and self.steps is not None:
+                    values[c.name] = data[self.steps[i] : self.steps[i + 1]].copy()
                 elif c.kind == "array":
                     values[c.name] = data[i].copy()
                 else:
@@ -121,9 +130,10 @@ class Table:
         return out
 
     def canonical(self) -> Iterator[bytes]:
-        """The bytes of each record's identity: no volatile columns, little-endian, lengths before text and atoms."""
+        """The bytes of each record's identity: no volatile columns, little-endian, lengths before what is ragged."""
         fixed = [self.ids.view(np.uint8).reshape(len(self), ID_LENGTH)]
         ragged: list[NDArray[Any]] = []
+        stepped: list[NDArray[Any]] = []
         texts = []
         for c in self.schema.columns:
             data = self.columns[c.name]
@@ -131,8 +141,8 @@ class Table:
                 continue
             if data.dtype == object:
                 texts.append(data.tolist())
-            elif c.kind == "per_atom":
-                ragged.append(data)
+            elif c.kind in ("per_atom", "per_step"):
+                (ragged if c.kind == "per_atom" else stepped).append(data)
             else:
                 fixed.append(_bytes_of_rows(data))
         atoms = [0] * (len(self) + 1)
@@ -143,7 +153,8 @@ class Table:
         head = np.concatenate(fixed, axis=1)
         width, heads = head.shape[1], head.tobytes()
         # slices of one bytes object are several times faster than rows of an array
-        flat = [(data.itemsize * int(np.prod(data.shape[1:])), _little(data).tobytes()) for data in ragged]
+        flat, curves = _flat(ragged), _flat(stepped)
+        steps = [] if self.steps is None else self.steps.tolist()
         for i in range(len(self)):
             parts = [heads[i * width : (i + 1) * width]]
             for text in texts:
@@ -152,6 +163,10 @@ class Table:
             first, last = atoms[i], atoms[i + 1]
             parts.append((last - first).to_bytes(8, "little"))
             parts += [data[first * size : last * size] for size, data in flat]
+            if steps:
+                first, last = steps[i], steps[i + 1]
+                parts.append((last - first).to_bytes(8, "little"))
+                parts += [data[first * size : last * size] for size, data in curves]
             yield b"".join(parts)
 
 
@@ -206,6 +221,8 @@ def _gather(column: Column, records: Sequence[Any]) -> NDArray[Any]:
         shape: tuple[int | str, ...] = column.shape
         if column.kind == "per_atom":
             shape = (len(record.crystal), *shape)
+        elif column.kind == "per_step":
+            shape = (len(value) if value.ndim else 0,)
         if len(value.shape) != len(shape) or any(
             (lengths.setdefault(want, have) if isinstance(want, str) else want) != have
             for want, have in zip(shape, value.shape, strict=True)
@@ -215,7 +232,34 @@ def _gather(column: Column, records: Sequence[Any]) -> NDArray[Any]:
             raise TypeError(f"{column.name} of {record.id} is {value.dtype}, expected {dtype.name}")
     if not arrays:
         return np.zeros((0, *(n if isinstance(n, int) else 0 for n in column.shape)), dtype)
-    return np.concatenate(arrays).astype(dtype) if column.kind == "per_atom" else np.stack(arrays).astype(dtype)
+    return np.stack(arrays).astype(dtype) if column.kind == "array" else np.concatenate(arrays).astype(dtype)
+
+
+def _count_steps(schema: Schema, records: Sequence[Any]) -> NDArray[np.int64] | None:
+    """`Table.steps` of records.
+
+    Raises:
+        ValueError: if the columns per step of a record are not equally long.
+    """
+    names = [c.name for c in schema.columns if c.kind == "per_step"]
+    if not names:
+        return None
+    counts = np.zeros(len(records) + 1, np.int64)
+    for i, record in enumerate(records, 1):
+        lengths = {name: len(getattr(record, name)) for name in names}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the steps of {record.id} are not equally many: {lengths}")
+        counts[i] = lengths[names[0]]
+    return np.cumsum(counts)
+
+
+def _span(offset: NDArray[np.int64] | None) -> slice:
+    return slice(0, 0) if offset is None else slice(int(offset[0]), int(offset[-1]))
+
+
+def _flat(columns: Sequence[NDArray[Any]]) -> list[tuple[int, bytes]]:
+    """Bytes of a row, and the bytes of all rows, of each column."""
+    return [(data.itemsize * int(np.prod(data.shape[1:])), _little(data).tobytes()) for data in columns]
 
 
 def encode_ids(ids: Sequence[str]) -> NDArray[np.bytes_]:

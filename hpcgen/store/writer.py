@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from hpcgen import __version__
 from hpcgen.errors import Failure
 from hpcgen.store.disk import SteadyFile, publish, unwritable
-from hpcgen.store.schema import CRYSTAL, Schema, schema_of
+from hpcgen.store.schema import CRYSTAL, STEP_OFFSET, Schema, schema_of
 from hpcgen.store.table import ID, TEXT, Table, encode_ids, storable_text, write_failures
 
 BLOCK = 4096  # records taken apart at a time where a digest is computed
+STEP_CHUNK = 8192  # steps that are stored together: how many there will be is not known before
 RESERVED_ATTRS = ("schema", "schema_version", "record_type", "content_digest", "count")
 
 
@@ -100,11 +101,12 @@ def write_tables(
                 for key, value in attrs.items():
                     f.attrs[key] = _attribute(key, value)
                 _create(f, schema, extent)
-                state, rows, atoms = start_digest(schema), 0, 0
+                state, rows, atoms, steps = start_digest(schema), 0, 0, 0
                 for table in tables:
-                    _fill(f, table, rows, atoms, update_digest(state, table))
+                    _fill(f, table, rows, atoms, steps, update_digest(state, table))
                     raw.check()
                     rows += len(table)
+                    steps += 0 if table.steps is None else int(table.steps[-1])
                     atoms += 0 if table.crystals is None else len(table.crystals.numbers)
                     del table  # it may be part of a large one, which must go before the next is made
                 if (rows, atoms) != (extent.records, extent.atoms):
@@ -155,13 +157,17 @@ def finish_digest(state: Any, failures: Sequence[Failure]) -> str:
 def _create(f: h5py.File, schema: Schema, extent: Extent) -> None:
     """All datasets of the records, empty, with units and descriptions."""
     m, n = extent.records, extent.atoms
+    per_step = {c.path for c in schema.columns if c.kind == "per_step"}
     for path, dtype, shape, unit, doc in _datasets(schema, m, n, extent.shapes):
-        dataset = f.create_dataset(path, shape, dtype)
+        growing = {"maxshape": (None,), "chunks": (STEP_CHUNK,)} if path in per_step else {}
+        dataset = f.create_dataset(path, shape, dtype, **growing)
         for name, text in (("unit", unit), ("description", doc)):
             if text:
                 dataset.attrs[name] = text
     if schema.has_crystal:
         f["atoms/offset"][0] = 0
+    if schema.has_steps:
+        f[STEP_OFFSET][0] = 0
 
 
 def _datasets(
@@ -173,26 +179,34 @@ def _datasets(
         sizes = ((m, 3, 3), (m + 1,), (n,), (n, 3))
         for (path, (dtype, _, unit, doc)), shape in zip(CRYSTAL.items(), sizes, strict=True):
             yield path, dtype, shape, unit, doc
+    if schema.has_steps:
+        yield STEP_OFFSET, np.dtype(np.int64), (m + 1,), "", "record i owns steps offset[i]:offset[i+1]"
+    lengths = {"per_atom": n, "per_step": 0}
     for c in schema.columns:
         dtype = {"text": TEXT, "id": ID}.get(c.dtype, c.dtype)
         inner = shapes[c.name] if c.kind == "array" else tuple(int(size) for size in c.shape)
-        yield c.path, dtype, (n if c.kind == "per_atom" else m, *inner), c.unit, c.doc
+        yield c.path, dtype, (lengths.get(c.kind, m), *inner), c.unit, c.doc
     yield "crc32", np.dtype(np.uint32), (m,), "", "checksum of the record, volatile columns left out"
 
 
-def _fill(f: h5py.File, table: Table, row: int, atom: int, sums: NDArray[np.uint32]) -> None:
-    """Write the records of `table` from `row` and `atom` on."""
+def _fill(f: h5py.File, table: Table, row: int, atom: int, step: int, sums: NDArray[np.uint32]) -> None:
+    """Write the records of `table` from `row`, `atom` and `step` on."""
     rows = slice(row, row + len(table))
-    atoms = slice(atom, atom)
+    atoms, steps = slice(atom, atom), slice(step, step)
     f["id"][rows], f["crc32"][rows] = table.ids, sums
     if (c := table.crystals) is not None:
         atoms = slice(atom, atom + len(c.numbers))
         f["lattice"][rows] = c.lattice
         f["atoms/offset"][row + 1 : row + 1 + len(table)] = atom + c.offset[1:]
         f["atoms/number"][atoms], f["atoms/frac"][atoms] = c.numbers, c.frac
+    if table.steps is not None:
+        steps = slice(step, step + int(table.steps[-1]))
+        f[STEP_OFFSET][row + 1 : row + 1 + len(table)] = step + table.steps[1:]
     for column in table.schema.columns:
         data = table.columns[column.name]
-        where = atoms if column.kind == "per_atom" else rows
+        where = {"per_atom": atoms, "per_step": steps}.get(column.kind, rows)
+        if column.kind == "per_step":
+            f[column.path].resize((steps.stop,))
         f[column.path][where] = encode_ids(data.tolist()) if column.dtype == "id" else data
 
 

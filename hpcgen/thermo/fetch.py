@@ -57,13 +57,32 @@ def connect() -> tuple[Any, str]:
         )
     try:
         from mp_api.client import MPRester
-    except ImportError:
-        raise DependencyError("mp-api is not installed", remedy="pip install 'hpcgen[mp]'") from None
+    except ImportError as error:
+        lacks = str(getattr(error, "name", None) or "")
+        state = f"cannot be imported: {error}" if lacks and not lacks.startswith("mp_api") else "is not installed"
+        raise DependencyError(f"mp-api {state}", remedy="pip install 'hpcgen[mp]'") from None
     try:
         client = MPRester(api_key=key, use_document_model=False, mute_progress_bars=True)
         return client, str(client.db_version or "")
     except Exception as error:
         raise _unreachable(error) from None
+
+
+def check_systems(systems: Sequence[Sequence[str]]) -> None:
+    """Refuse what is no chemical system, before anybody is asked: `Li-TI-O` would be answered without titanium.
+
+    Raises:
+        ThermoError: if a symbol is of no element; names it.
+    """
+    from pymatgen.core import Element
+
+    for system in systems:
+        unknown = [symbol for symbol in system if not Element.is_valid_symbol(symbol)]
+        if unknown:
+            raise ThermoError(
+                f"{'-'.join(system)} is no chemical system: there is no element {' or '.join(map(repr, unknown))}",
+                expected="element symbols joined by `-`, such as Li-Ti-O",
+            )
 
 
 def fetch(
@@ -115,6 +134,13 @@ def fetch(
         raise ThermoError(
             "the Materials Project has no entry of these chemical systems",
             remedy="check the element symbols, such as --systems Li-Ti-O",
+        )
+    without = sorted({symbol for s in systems for symbol in s} - {s for e in entries for s in parse_formula(e.formula)})
+    if without:
+        raise ThermoError(
+            f"the Materials Project has no entry with {', '.join(without)}",
+            expected="an energy of each element that was asked for",
+            remedy="ask without it: no crystal that holds it can be judged",
         )
     what = ", ".join("-".join(s) for s in systems) if systems else "the whole database"
     source = f"Materials Project, database version {database_version or 'unknown'}, {what}, by its API"

@@ -32,6 +32,8 @@ class VaspOutput:
         forces: (n, 3) at the end, eV/angstrom; `forces_initial` after the first ionic step.
         stress: (3, 3) dE/d(strain)/volume at the end, positive under tension, GPa.
         steps: ionic steps.
+        step_energy: (steps,) energy of the cell after each ionic step, as `energy`, eV.
+        step_max_force: (steps,) largest force on an atom after each, eV/angstrom.
         electronic, ionic: whether they converged.
         stopped: whether STOPCAR ended it.
         run_type: functional as pymatgen names it, such as `GGA+U`.
@@ -50,6 +52,8 @@ class VaspOutput:
     forces_initial: FloatArray
     stress: FloatArray
     steps: int
+    step_energy: FloatArray
+    step_max_force: FloatArray
     electronic: bool
     ionic: bool
     stopped: bool
@@ -96,6 +100,8 @@ def read_output(folder: Path, suffix: str = "") -> VaspOutput:
                 "forces_initial": np.array(first["forces"], dtype=float),
                 "stress": -np.array(last.get("stress", np.full((3, 3), np.nan)), dtype=float) / KBAR_PER_GPA,
                 "steps": len(run.ionic_steps),
+                "step_energy": np.array([step["e_0_energy"] for step in run.ionic_steps], dtype=float),
+                "step_max_force": np.array([_largest(step["forces"]) for step in run.ionic_steps]),
                 "electronic": bool(run.converged_electronic),
                 "ionic": bool(run.converged_ionic),
                 "run_type": str(run.run_type),
@@ -121,6 +127,10 @@ def read_output(folder: Path, suffix: str = "") -> VaspOutput:
         magnetization=magnetization,
         **facts,
     )
+
+
+def _largest(forces: Any) -> float:
+    return float(np.linalg.norm(np.array(forces, dtype=float), axis=1).max())
 
 
 def soft_stopped(folder: Path, suffix: str = "") -> bool:

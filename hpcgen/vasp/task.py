@@ -174,6 +174,7 @@ def _result(
     relaxed = from_structure(last.final)
     assert (relaxed.numbers[back] == crystal.numbers).all()
     forces, initial = last.forces[back], np.linalg.norm(first.forces_initial, axis=1)
+    relaxations = [outputs[step] for step in steps[:-1]]
     return {
         "lattice": relaxed.lattice.tolist(),
         "frac": relaxed.frac[back].tolist(),
@@ -183,7 +184,10 @@ def _result(
         "forces": forces.tolist(),
         "stress": last.stress.tolist(),
         "max_force_initial": float(initial.max()),
-        "steps": sum(outputs[step].steps for step in steps[:-1]),
+        "steps": sum(output.steps for output in relaxations),
+        "step_energy": [e / len(crystal) for output in relaxations for e in output.step_energy.tolist()],
+        "step_max_force": [f for output in relaxations for f in output.step_max_force.tolist()],
+        "step_run": [number for number, output in enumerate(relaxations, 1) for _ in range(output.steps)],
         "run_type": last.run_type,
         "hubbards": last.hubbards,
         "potcars": last.potcars,

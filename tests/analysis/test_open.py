@@ -82,6 +82,23 @@ def test_failures_and_balance(run):
     assert run.array("candidates", "residual_blocks").shape == (13, 2)
 
 
+def test_steps_of_one_relaxation(run, run_folder, monkeypatch):
+    with store.open(run_folder / "relaxed-mlip.h5") as f:
+        record = f[5]
+    monkeypatch.setattr(store.File, "__getitem__", None)  # no record is read
+    for key in (5, record.id, record.candidate_id):
+        steps = run.steps("relaxed-mlip", key)
+        assert steps.columns.tolist() == ["step_energy", "step_max_force"]
+        assert (steps.index.name, len(steps)) == ("step", 13)
+        np.testing.assert_array_equal(steps["step_max_force"], record.step_max_force)
+    assert run.steps("relaxed-mlip", 0).empty
+    assert len(run.array("relaxed-mlip", "step_energy")) == 12 * 13
+    with pytest.raises(UsageError, match="no relaxation 'x'"):
+        run.steps("relaxed-mlip", "x")
+    with pytest.raises(UsageError, match="holds no relaxations"):
+        run.steps("stability", 0)
+
+
 def test_what_is_not_there_says_what_is(run, tmp_path):
     with pytest.raises(UsageError, match="stability"):
         run.table("stabilty")

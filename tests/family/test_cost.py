@@ -22,8 +22,6 @@ def sample(index: int, n_atoms: float, lattice: list[float]) -> RepresentationSa
         np.ones(2, np.float32),
         np.array(lattice, np.float32),
         np.zeros(3, np.float32),
-        np.zeros((0, 6), np.float32),
-        np.zeros((0, 3), np.float32),
         1.0,
         "",
     )

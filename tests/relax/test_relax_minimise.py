@@ -55,6 +55,25 @@ def test_result_is_one_point() -> None:
         assert result.energy <= result.energy_initial
 
 
+def test_every_step_is_kept() -> None:
+    start = strained(CUBIC, 0.05, 0.3)
+    for config in (RelaxConfig(max_steps=3), TIGHT):
+        seen = []
+
+        def potential(crystal: Crystal, seen: list = seen) -> Evaluation:
+            seen.append(emt(crystal))
+            return seen[-1]
+
+        result = minimise(potential, start, config)
+        assert len(result.step_energy) == len(result.step_max_force) == result.steps + 1
+        np.testing.assert_allclose(result.step_energy, [e.energy / len(start) for e in seen], rtol=1e-6)
+        np.testing.assert_allclose(
+            result.step_max_force, [np.linalg.norm(e.forces, axis=1).max() for e in seen], rtol=1e-6
+        )
+        lowest = result.step_energy[-1] if result.converged else result.step_energy.min()
+        assert result.energy / len(start) == pytest.approx(float(lowest), abs=1e-6)
+
+
 def test_at_the_minimum_it_takes_no_step() -> None:
     there = minimise(emt, COPPER, TIGHT).crystal
     again = minimise(emt, there, RelaxConfig())

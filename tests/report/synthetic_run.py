@@ -16,6 +16,7 @@ from hpcgen import config as configuration
 from hpcgen import flow, provenance, store
 from hpcgen.crystal import Crystal, from_atoms, space_group
 from hpcgen.errors import Failure
+from hpcgen.screen import oxidation_balance
 from hpcgen.stages.context import Balance
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -148,6 +149,8 @@ def make_run(folder: Path, *, hostile: bool = False, relaxed: int | None = None,
             seconds=1.0,
             forces=np.zeros((len(c.crystal), 3)),
             stress=np.zeros((3, 3)),
+            step_energy=(-5 + 0.3 * np.exp(-np.arange(13 if i else 0))).astype(np.float32),  # the first one knows none
+            step_max_force=((0.8 + i) * 0.78 ** np.arange(13 if i else 0)).astype(np.float32),
         )
         for i, c in enumerate(candidates[:kept])
     ]
@@ -188,6 +191,8 @@ def make_run(folder: Path, *, hostile: bool = False, relaxed: int | None = None,
             unique=i != 1,
             duplicate_of="" if i != 1 else relaxations[0].id,
             novel=i != 2,
+            charge_balanced=oxidation_balance(r.crystal.numbers).balanced,
+            oxidation_states=oxidation_balance(r.crystal.numbers).states,
         )
         for i, r in enumerate(relaxations)
     ]

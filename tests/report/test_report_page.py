@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from synthetic_run import HOSTILE, known_crystals, make_run  # type: ignore[impo
 
 from hpcgen import report, store
 from hpcgen.crystal import to_structure
-from hpcgen.flow import Stability
+from hpcgen.flow import DftRelaxation, Relaxation, Stability
 from hpcgen.report.data import collect
 from hpcgen.report.distribution import Distribution
 from hpcgen.report.files import cif_name, columns
 from hpcgen.report.page import render
-from hpcgen.report.table import formula_html
+from hpcgen.report.relaxation_svg import above_the_end, new_runs, relaxation_chart
+from hpcgen.report.table import formula_html, states_html
 
 
 class Page(HTMLParser):
@@ -190,6 +192,69 @@ def test_funnel_and_warning_are_on_the_page(built):
     assert "NOT Materials Project" in text
     assert "elements and training structures by chgnet 0.3.0" in text
     assert "broken-cif" in text
+
+
+def test_cards_draw_the_relaxation(built):
+    folder, out, config = built
+    data = collect(folder, config)
+    text = read(out / "index.html")
+    assert text.count("Relaxation by chgnet 0.3.0: energy above the end") == len(known_crystals()) - 1
+    row = next(r for r in data.rows if r.stability.formula == "SrTiO3")
+    above = above_the_end(row.relaxation)
+    assert (above[0], above[-1]) == (pytest.approx(0.3, abs=1e-5), 0)
+    chart = relaxation_chart(row.relaxations, 0.05)
+    energy, force = (
+        np.array([[float(v) for v in pair.split(",")] for pair in points.split()])
+        for points in re.findall(r'<polyline class="line line-0" points="([^"]*)"', chart)
+    )
+    assert len(energy) == len(force) == 13
+    assert (np.diff(energy[:, 1]) >= 0).all()  # downhill is downwards on the page
+    np.testing.assert_allclose(
+        np.diff(force[:, 1]), np.diff(force[:, 1])[0], atol=0.11
+    )  # a straight line in the logarithm
+    first = next(r for r in data.rows if not len(r.relaxation.step_energy))
+    assert relaxation_chart(first.relaxations, 0.05) == ""
+
+
+def test_unconverged_and_second_relaxations_are_drawn_as_they_are(built):
+    data = collect(built[0], built[2])
+    base = next(r for r in data.rows if len(r.relaxation.step_energy)).relaxation
+    energies = np.array([-4.0, -5.0, -4.5], np.float32)
+    forces = np.array([1.0, 0.0, 0.1], np.float32)  # zero by symmetry, which has no logarithm
+    rough = replace(base, converged=False, step_energy=energies, step_max_force=forces)
+    assert above_the_end(rough).tolist() == [1.0, 0.0, 0.5]
+    names = [f.name for f in fields(Relaxation)]
+    vasp = DftRelaxation(
+        **{name: getattr(rough, name) for name in names},
+        **{
+            "relaxation_id": "",
+            "run_type": "GGA",
+            "hubbards": "{}",
+            "potcars": "[]",
+            "code": "6",
+            "magnetization": 0.0,
+        },
+        **{"corrections": "{}", "attempts": 1, "folder": "", "step_run": np.array([1, 1, 2], np.uint8)},
+    )
+    assert new_runs(vasp) == [2]
+    chart = relaxation_chart({"VASP": vasp, "CHGNet": base}, 0.05)
+    assert chart.count("polyline") == 4
+    assert chart.count('class="run') == 1
+    assert "nan" not in chart
+    assert "inf" not in chart
+
+
+def test_oxidation_states_are_a_column_and_a_sentence(built):
+    _, out, _ = built
+    text = read(out / "index.html")
+    assert "Oxidation states balance: Sr<sup>2+</sup> Ti<sup>4+</sup> O<sup>2−</sup>." in text
+    with (out / "stability.csv").open(newline="", encoding="utf-8") as stream:
+        lines = {line["formula"]: line for line in csv.DictReader(stream)}
+    assert (lines["SrTiO3"]["charge_balanced"], lines["SrTiO3"]["oxidation_states"]) == ("yes", "Sr2+ Ti4+ O2-")
+    assert (lines["Cu"]["charge_balanced"], lines["Cu"]["oxidation_states"]) == ("unknown", "")
+    rows = [a["data-balanced"] for t, a in Page(text).tags if t == "tr" and "data-energy" in a]
+    assert rows.count("yes") == sum(line["charge_balanced"] == "yes" for line in lines.values())
+    assert states_html('<b>2+ "') == "<sup>&lt;b&gt;2+</sup> <sup>&#34;</sup>"
 
 
 def test_no_survivors_at_all(tmp_path):

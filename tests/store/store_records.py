@@ -31,6 +31,7 @@ TYPES = [
     flow.Candidate,
     flow.Survivor,
     flow.Relaxation,
+    flow.DftRelaxation,
     flow.Stability,
     flow.ReferenceEntry,
     ToySample,
@@ -66,7 +67,8 @@ def _record(record_type: type, i: int, rng: np.random.Generator) -> Any:
             values[f.name] = [float("nan"), float("-inf"), -0.0, float(rng.normal())][i % 4]
         else:
             shape = [7 if isinstance(s, str) else s for s in meta["shape"]]
-            shape = [n, *shape] if meta["kind"] == "per_atom" else shape
+            ragged = {"per_atom": [n], "per_step": [i % 6]}  # some without any step
+            shape = [*ragged.get(meta["kind"], []), *shape]
             drawn = rng.normal(size=shape).astype(meta["dtype"])
             values[f.name] = drawn if shape else drawn[()]
     return record_type(**values)

@@ -232,7 +232,7 @@ def test_describe_says_what_a_file_holds(tmp_path: Path) -> None:
     failures = [Failure("a", "relax", "exploded", "x"), Failure("b", "relax", "exploded", "x")]
     store.write(tmp_path / "r.h5", Relaxation, records, failures=failures, attrs={"balance": balance, "n": [1, 2]})
     text = store.describe_file(tmp_path / "r.h5")
-    for part in ("hpcgen.relaxed version 1: 9 records", "0 / 4 / 8 eV", "2  exploded", "11 in = 9 out + 2 exploded"):
+    for part in ("hpcgen.relaxed version 2: 9 records", "0 / 4 / 8 eV", "2  exploded", "11 in = 9 out + 2 exploded"):
         assert part in text
     store.write(tmp_path / "e.h5", Relaxation, [])
     assert "no values" in store.describe_file(tmp_path / "e.h5")

@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 from hpcgen.errors import DependencyError, ThermoError
 from hpcgen.thermo import ReferenceSet, from_energies, scales
 from hpcgen.thermo.entries import from_computed_entries
-from hpcgen.thermo.fetch import FIELDS, KEY, connect, fetch
+from hpcgen.thermo.fetch import FIELDS, KEY, check_systems, connect, fetch
 
 POTCARS = {
     "Li": "PAW_PBE Li_sv 10Sep2004",
@@ -250,6 +250,16 @@ def test_the_key_appears_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(Refuses(), "v", [["Li"]], "x")
     assert "very-secret" not in str(caught.value)
     assert "login node" in caught.value.remedy
+
+
+def test_systems_that_are_none_are_refused_before_the_server_is_asked(api: Recorded) -> None:
+    check_systems([["Li", "Ti", "O"], ["C"]])
+    with pytest.raises(ThermoError, match="Li-TI-O is no chemical system: there is no element 'TI'"):
+        check_systems([["Li", "TI", "O"]])
+    with pytest.raises(ThermoError, match="no element ''"):
+        check_systems([["Li", ""]])
+    with pytest.raises(ThermoError, match="no entry with Og"):
+        fetch(api, "v", [["Li", "O"], ["Og"]], "x")
 
 
 def test_without_key_or_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,10 @@ def test_good_runs_give_the_energies_in_their_files(data_folder: Path, run: str,
     assert [s.symbol for s in output.final.species] == elements
     assert (output.electronic, output.ionic, output.stopped) == (True, True, False)
     assert np.isfinite(output.stress).all()
+    steps = [float(e) for e in re.findall(r"energy\(sigma->0\) =\s+(\S+)", text)]
+    assert len(output.step_energy) == len(output.step_max_force) == output.steps == text.count("TOTAL-FORCE")
+    assert all(any(abs(e - known) < 1e-5 for known in steps) for e in output.step_energy)
+    assert output.step_max_force[-1] == pytest.approx(np.linalg.norm(output.forces, axis=1).max())
     u = {"mp_run": {"Ni": 6.2}, "nonmetallic": {}}[run]
     expected = Expected(elements, output.initial.volume, output.tags["ENCUT"], 2, u, [])
     assert problem("static", output, expected, 3.0) is None
