@@ -22,7 +22,7 @@ from hpcgen.errors import EXIT_OK, EXIT_REQUEUE, Failure, StoreError
 from hpcgen.farm.signals import StopSignals
 from hpcgen.flow import DftRelaxation, Relaxation, Selected
 from hpcgen.stages.context import Balance, Context
-from hpcgen.vasp.inputs import check_site
+from hpcgen.vasp.site import check_site
 
 log = logging.getLogger("hpcgen")
 
