@@ -165,7 +165,7 @@ def _record(
         calculator=f"VASP {result['version']}, {vasp.input_set}",
         scale=vasp.energy_scale,
         settings_digest=ctx.config.identity(STAGE),
-        seconds=float("nan"),
+        seconds=standing.seconds,
         forces=forces,
         stress=stress,
         relaxation_id=relaxation_id,
