@@ -4,33 +4,37 @@
 
 Rows are drawn at random (every fifth row of a file, number % 5 == 4 from 0, is test and left out) and perturbed: cell
 by a random strain, positions by random displacements, so that there is something to relax. Both sides use the same
-weights, the same crystals and the same criteria, `relax.max_force` and `relax.max_stress`:
+weights and the same crystals:
 
 - one by one: `StructOptimizer` as it is (FIRE, FrechetCellFilter), in one process with `--threads` threads, all cores
   of the machine by default. Its optimiser knows one number only, the largest row of forces and cell gradient together;
-  it is given the force criterion, and what it leaves of the stress is printed.
+  it is given the force criterion, `relax.max_force`, and leaves more stress than the other side does. Then it goes on,
+  not timed, until `relax.max_force` and `relax.max_stress` both hold, as on the other side (`one_by_one.py`).
 - side by side: the stage's own path, `relax.batch` crystals a task, on `--processes` processes of one thread each, as
   the ranks of the farm do it. On a GPU both sides use it, and one process is enough.
 
 Times leave imports, loading of the weights and a warm-up on other rows out. `cpu_s` and `one_by_one_cpu_s` are
 CPU-seconds a structure, which a busy machine changes little. `--limit` ends the slow side early; then both rates are
-still printed, of all rows and of the first ones, and `cpu_speedup` compares
-CPU-seconds on the rows of both. Energies per atom are held against those
-of the one-by-one result; the crystals that differ by more than 10 meV are listed, each with both energies. `digest`
-is one of all energies and positions, bit by bit: it must not change with `--processes`. The last line is one JSON
-object, `within_2meV` and `worse_than_10meV` (higher in energy) being fractions of those that both sides relaxed.
+still printed, of all rows and of the first ones, and `cpu_speedup` compares CPU-seconds on the rows of both. `--cache`
+keeps results and times of the slow side in a file, so that it is run once for many runs of the other side.
+
+Energies per atom are held against those of the one-by-one result with the same criteria: `within_2meV` and
+`worse_than_10meV` (higher in energy) are fractions of the crystals that both sides relaxed; those that end in
+`_as_it_is` are against what StructOptimizer alone left. Crystals that differ by more than 2 meV are listed, and both
+ends are relaxed much further (`TIGHT`), which tells apart those where one side had stopped on the way to a common
+minimum (`stopped_early`) from those where the two went into different minima, of which the lower one is here
+(`lower_minimum`) or there (`higher_minimum`). `digest` is one of all energies and positions, bit by bit: it must not
+change with `--processes`. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import io
 import json
 import os
 import time
-import warnings
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,18 +42,19 @@ from typing import Any
 
 import numpy as np
 from calibrate_residual import read
+from one_by_one import Other, one_by_one
 
 from hpcgen.config import RelaxConfig
-from hpcgen.crystal import Crystal, FloatArray, to_structure
+from hpcgen.crystal import Crystal
 from hpcgen.errors import Failure
 from hpcgen.flow import seed_of
-from hpcgen.relax import Relaxed, get_calculator
+from hpcgen.relax import Calculator, Relaxed, get_calculator
 from hpcgen.relax.calculator import largest_force
+from hpcgen.screen.matching import Matcher
 from hpcgen.stages.relax import groups_of
 
-Other = tuple[float, float, float, int, float, float]
-"""Energy per atom, largest force, largest stress in GPa, evaluations, seconds, CPU-seconds."""
-
+TIGHT = {"max_force": 1e-3, "max_stress": 5e-3, "max_steps": 2000}
+"""What ends are relaxed to that differ, to see whether they lead to one minimum."""
 WARM_UP = 2
 _state: dict[str, Any] = {}
 
@@ -71,6 +76,8 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=float("inf"), help="seconds for one by one; the rest is left out"
     )
+    parser.add_argument("--further", type=int, default=1000, help="steps of one by one until both criteria hold")
+    parser.add_argument("--cache", type=Path, help="file of one-by-one results, read and appended to")
     parser.add_argument("--alone", action="store_true", help="side by side only")
     args = parser.parse_args()
 
@@ -98,8 +105,8 @@ def main() -> None:
     }
     print(json.dumps(result), flush=True)
     if not args.alone:
-        theirs = one_by_one(crystals, config, args.threads, warm_up, args.limit)
-        result |= compare(crystals[: len(theirs)], ours[: len(theirs)], theirs, args.threads)
+        theirs = one_by_one(crystals, config, args.further, args.threads, warm_up, args.limit, args.cache)
+        result |= compare(crystals[: len(theirs)], ours[: len(theirs)], theirs, config) | {"threads": args.threads}
         result["speedup"] = result["structures_per_s"] / result["one_by_one_per_s"]
         result["cpu_speedup"] = cpu_speedup(ours, theirs, cpu)
     print(json.dumps({"csv": args.csv.name, "device": args.device, **result}))
@@ -144,46 +151,8 @@ def _relax(indices: list[int], crystals: list[Crystal]) -> tuple[list[Relaxed | 
     return results, time.process_time() - start
 
 
-def one_by_one(
-    crystals: list[Crystal], config: RelaxConfig, threads: int, warm_up: list[Crystal], limit: float
-) -> list[Other | str]:
-    """What StructOptimizer makes of each crystal, until `limit` seconds are over, or what it raised."""
-    import torch
-    from chgnet.model.dynamics import StructOptimizer
-
-    torch.set_num_threads(threads)
-    out: list[Other | str] = []
-    begin = time.perf_counter()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        optimiser = StructOptimizer(use_device=None if config.device == "auto" else config.device)
-        for crystal in [*warm_up, *crystals]:
-            if len(out) > len(warm_up) and time.perf_counter() - begin > limit:
-                break
-            start, cpu = time.perf_counter(), time.process_time()
-            try:
-                found = optimiser.relax(
-                    to_structure(crystal),
-                    fmax=config.max_force,
-                    steps=config.max_steps,
-                    verbose=False,
-                    assign_magmoms=False,
-                )
-            except (RuntimeError, ValueError, ArithmeticError) as error:
-                out.append(f"{type(error).__name__}: {error}")
-                continue
-            seconds, cpu, path = time.perf_counter() - start, time.process_time() - cpu, found["trajectory"]
-            stress = float(np.abs(path.stresses[-1]).max()) * 160.21766208
-            force = largest_force(np.asarray(path.forces[-1], np.float64))
-            out.append((path.energies[-1].item() / len(crystal), force, stress, len(path.energies) - 1, seconds, cpu))
-    return out[len(warm_up) :]
-
-
 def compare(
-    crystals: list[Crystal],
-    ours: list[Relaxed | Failure],
-    theirs: list[Other | str],
-    threads: int,
+    crystals: list[Crystal], ours: list[Relaxed | Failure], theirs: list[Other | str], config: RelaxConfig
 ) -> dict[str, Any]:
     """What was relaxed by both, held against each other."""
     for i, other in enumerate(theirs):
@@ -194,34 +163,60 @@ def compare(
         for i, (r, o) in enumerate(zip(ours, theirs, strict=True))
         if isinstance(r, Relaxed) and not isinstance(o, str)
     ]
-    difference = np.array([r.energy / len(crystals[i]) - o[0] for i, r, o in both])
-    for (i, r, o), d in zip(both, difference, strict=True):
-        if abs(d) > 0.010:
-            print(
-                f"crystal {i} {crystals[i].formula} ({len(crystals[i])} atoms): {r.energy / len(crystals[i]):.4f} "
-                f"(converged: {r.converged}) against {o[0]:.4f} eV/atom, {o[3]} steps there, {r.steps} here"
-            )
-    other: FloatArray = np.array([o for _, _, o in both])
+    others = [o for _, _, o in both]
+    mine = np.array([r.energy / len(crystals[i]) for i, r, _ in both])
+    difference = mine - [o.same.energy for o in others]
+    further = get_calculator(config.model_copy(update=TIGHT))
+    why = Counter(explain(i, r, o, further) for (i, r, o), d in zip(both, difference, strict=True) if abs(d) > 0.002)
     return {
         "compared": len(both),
         "one_by_one_n": len(theirs),
-        "one_by_one_cpu_s": float(other[:, 5].mean()),
-        "one_by_one_per_s": len(theirs) / sum(o[4] for o in theirs if not isinstance(o, str)),
-        "threads": threads,
-        "within_2meV": float((np.abs(difference) <= 0.002).mean()),
-        "worse_than_10meV": float((difference > 0.010).mean()),
-        "better_than_10meV": float((difference < -0.010).mean()),
-        "one_by_one_steps_mean": float(other[:, 3].mean()),
-        "one_by_one_max_force_eV_A": float(other[:, 1].max()),
-        "one_by_one_max_stress_GPa": float(other[:, 2].max()),
+        "one_by_one_cpu_s": float(np.mean([o.cpu_s for o in others])),
+        "one_by_one_per_s": len(others) / sum(o.seconds for o in others),
+        **agreement(difference, ""),
+        **agreement(mine - [o.as_it_is.energy for o in others], "_as_it_is"),
+        **{kind: why[kind] / len(both) for kind in ("stopped_early", "lower_minimum", "higher_minimum")},
+        "one_by_one_met_both_criteria": float(np.mean([o.met for o in others])),
+        "one_by_one_steps_mean": float(np.mean([o.as_it_is.steps for o in others])),
+        "one_by_one_further_steps_mean": float(np.mean([o.same.steps for o in others])),
+        "one_by_one_max_force_eV_A": max(o.as_it_is.force for o in others),
+        "one_by_one_max_stress_GPa": max(o.as_it_is.stress for o in others),
     }
+
+
+def agreement(difference: np.ndarray, suffix: str) -> dict[str, float]:
+    """Fractions of energies per atom (ours minus theirs, eV) that agree, and of those that do not."""
+    return {
+        f"within_2meV{suffix}": float((np.abs(difference) <= 0.002).mean()),
+        f"worse_than_10meV{suffix}": float((difference > 0.010).mean()),
+        f"better_than_10meV{suffix}": float((difference < -0.010).mean()),
+    }
+
+
+def explain(number: int, ours: Relaxed, other: Other, further: Calculator) -> str:
+    """Why two ends of one crystal differ in energy; prints what is known of both."""
+    there = other.same.crystal(ours.crystal.numbers)
+    deeper = further.relax(["ours", "theirs"], [ours.crystal, there])
+    n, matcher = len(there), Matcher()
+    energies = [r.energy / n if isinstance(r, Relaxed) else float("nan") for r in deeper]
+    gap = energies[0] - energies[1]
+    kind = "stopped_early" if abs(gap) <= 0.002 else "lower_minimum" if gap < 0 else "higher_minimum"
+    equal = matcher.equal(matcher.reduce(ours.crystal), matcher.reduce(there))
+    print(
+        f"crystal {number} {there.formula}, {n} atoms: {kind}; "
+        f"here {ours.energy / n:.4f} eV/atom after {ours.steps} steps (converged: {ours.converged}), further "
+        f"{energies[0]:.4f}; there {other.same.energy:.4f} after {other.as_it_is.steps} and {other.same.steps} steps "
+        f"(converged: {other.met}), further {energies[1]:.4f}; volumes {ours.crystal.volume / n:.2f} and "
+        f"{there.volume / n:.2f} angstrom^3 an atom; {'equal' if equal else 'different'} for StructureMatcher"
+    )
+    return kind
 
 
 def cpu_speedup(ours: list[Relaxed | Failure], theirs: list[Other | str], cpu: float) -> float:
     """CPU-seconds of the rows of both; ours are dealt out as the wall time of each crystal's share says."""
     total = sum(r.seconds for r in ours if isinstance(r, Relaxed))
     both = [(r, o) for r, o in zip(ours, theirs, strict=False) if isinstance(r, Relaxed) and not isinstance(o, str)]
-    return sum(o[5] for _, o in both) / (cpu * sum(r.seconds for r, _ in both) / total)
+    return sum(o.cpu_s for _, o in both) / (cpu * sum(r.seconds for r, _ in both) / total)
 
 
 def digest(results: list[Relaxed | Failure]) -> str:

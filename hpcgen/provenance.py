@@ -19,13 +19,18 @@ _PACKAGES = ("numpy", "torch", "pymatgen", "ase", "spglib", "h5py", "numba", "sm
 
 @cache
 def git_commit() -> str:
-    """Commit of the source tree hpcgen runs from (with `-dirty` if changed), or empty for an installed package."""
+    """Commit of the source tree hpcgen runs from (with `-dirty` if changed).
+
+    Empty for an installed package, and on a machine without git.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""
-    result = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(words, capture_output=True, text=True)
+    except OSError:
+        return ""
     return result.stdout.strip() if result.returncode == 0 else ""
 
 

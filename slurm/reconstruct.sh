@@ -16,6 +16,6 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin reconstruct.sh "$@"
 
-hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen doctor
+hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen doctor --without-vasp
 hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen reconstruct
 hpcgen_step hpcgen screen

@@ -16,6 +16,6 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin relax.sh "$@"
 
-hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen doctor
+hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen doctor --without-vasp
 hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen relax
 hpcgen_step "${HPCGEN_RANKS[@]}" hpcgen reference

@@ -34,6 +34,7 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   part=(--shard "$SLURM_ARRAY_TASK_ID/$shards")
 fi
 
+hpcgen_step hpcgen doctor
 if [ ${#part[@]} -gt 0 ]; then
   hpcgen_step hpcgen dft "${part[@]}"
 else

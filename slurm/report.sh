@@ -15,6 +15,6 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin report.sh "$@"
 
-hpcgen_step hpcgen doctor
+hpcgen_step hpcgen doctor --without-vasp
 hpcgen_step hpcgen hull
 hpcgen_step hpcgen report

@@ -15,5 +15,5 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin sample.sh "$@"
 
-hpcgen_step hpcgen doctor
+hpcgen_step hpcgen doctor --without-vasp
 hpcgen_step hpcgen sample

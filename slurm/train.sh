@@ -17,7 +17,7 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin train.sh "$@"
 
-hpcgen_step hpcgen doctor
+hpcgen_step hpcgen doctor --without-vasp
 hpcgen_step hpcgen data
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node --oneliner "$first" | sed 's/.*NodeAddr=\([^ ]*\).*/\1/') # as Slurm itself reaches it

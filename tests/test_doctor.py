@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import vasp_campaign as campaign
 
 from hpcgen.config import Config
-from hpcgen.doctor import Finding, facts, node, page, software
+from hpcgen.doctor import Finding, dft, facts, node, page, software
 from hpcgen.doctor.folder import file_system
 from hpcgen.errors import ConfigError, LaunchError
-from hpcgen.farm import lock
+from hpcgen.farm import World, lock
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/quickstart.yaml"
 SUBJECTS = ("python", "hpcgen", "packages", "MPI", "ranks", "cores", "memory", "limits", "GPUs", "folder", "space")
@@ -135,6 +137,102 @@ def test_facts_of_different_length_are_gathered(mpiexec) -> None:
     result = mpiexec(3, "-c", program)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("gathered 3") == 3
+
+
+VASP = """
+hull: {reference: mp.csv.gz, elements: elements.json.gz}
+vasp: {command: [%s]}
+"""
+
+
+@pytest.fixture
+def vasp_doctor(hpcgen_command, tmp_path: Path):
+    """`vasp_doctor(words, *arguments, **environment)`: the doctor on a campaign that starts VASP by these words."""
+
+    def run(words: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        file = tmp_path / "campaign.yaml"
+        file.write_text(VASP % words, encoding="utf-8")
+        bare = {name: text for name, text in os.environ.items() if name != "PMG_VASP_PSP_DIR"}
+        return hpcgen_command("doctor", file, "--run-dir", tmp_path / "run", *arguments, env=bare | environment)
+
+    return run
+
+
+POTCAR = """ PAW_PBE {symbol} 06Sep2000
+ 4.0
+ parameters from PSCTR are:
+   VRHFIN ={element}: s1
+   LEXCH  = PE
+   TITEL  = PAW_PBE {symbol} 06Sep2000
+   ENMAX  =  240.300; ENMIN  =  180.225 eV
+ END of PSCTR-controll parameters
+ local part
+   0.1  0.2
+ End of Dataset
+"""
+
+
+def potcars(folder: Path, symbols: Iterable[str]) -> None:
+    """A folder of POTCARs as `pmg config -p` makes it; of each only what pymatgen insists on."""
+    for symbol in symbols:
+        place = folder / "POT_GGA_PAW_PBE" / f"POTCAR.{symbol}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(POTCAR.format(symbol=symbol, element=symbol.partition("_")[0]), encoding="utf-8")
+
+
+def test_vasp_that_is_not_there(vasp_doctor) -> None:
+    result = vasp_doctor("no-such-vasp")
+    assert result.returncode == LaunchError.exit_code
+    status, text = told(result.stdout, "VASP")
+    assert (status, "no program 'no-such-vasp'" in text, "load the module" in text) == ("problem", True, True)
+    status, text = told(result.stdout, "POTCARs")
+    assert (status, "PMG_VASP_PSP_DIR is not set" in text, "pmg config -p" in text) == ("problem", True, True)
+    assert told(result.stdout, "custodian")[0] == "ok"
+    assert "Traceback" not in result.stderr
+    assert vasp_doctor("no-such-vasp", "--without-vasp").returncode == 0
+
+
+def test_a_launcher_without_its_program(vasp_doctor, tmp_path: Path) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    settings = ("--set", "vasp.potcars=false")
+    lacking = vasp_doctor("srun, -N1, no-such-vasp", *settings, PATH="/usr/bin-of-nobody")
+    status, text = told(lacking.stdout, "VASP")
+    assert (status, "there is no program 'srun'" in text, "mpirun" in text) == ("problem", True, True)
+    here = {"PATH": f"{srun.parent}:{os.environ['PATH']}"}
+    by_slurm = vasp_doctor("srun, -N1, no-such-vasp", *settings, **here)
+    assert by_slurm.returncode == 0, "the nodes may have it"
+    status, text = told(by_slurm.stdout, "VASP")
+    assert (status, "site.env" in text) == ("warning", True)
+    found = vasp_doctor(f"srun, -N1, {sys.executable}", *settings, **here)
+    assert told(found.stdout, "VASP")[0] == "ok"
+    assert "the command has to add them" in told(found.stdout, "POTCARs")[1]
+
+
+def test_potcars_of_what_was_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Al-Ni and Al-Cu are selected, Al-Pd is not; without a selection all elements of the set count, as a warning."""
+    from pymatgen.core import SETTINGS
+
+    from hpcgen.stages import select
+
+    context = campaign.fill(tmp_path / "run", 3, potcars=True, select={"max_structures": 2})
+    monkeypatch.setitem(SETTINGS, "PMG_VASP_PSP_DIR", str(tmp_path / "psp"))
+
+    def look() -> Finding:
+        return worst(dft.findings(context.config, context.folder, World()), "POTCARs")
+
+    assert (look().status, "is no folder" in look().found) == ("problem", True)
+    potcars(tmp_path / "psp", ["Al"])
+    assert (look().status, "Ni_pv" in look().found) == ("warning", True)
+    select.run(context)
+    assert look().status == "problem"
+    assert "Cu_pv, Ni_pv" in look().found
+    potcars(tmp_path / "psp", ["Ni_pv", "Cu_pv"])
+    assert (look().status, look().found) == ("ok", "3, of all elements of selected.h5")
+    (tmp_path / "psp/POT_GGA_PAW_PBE/POTCAR.Al").write_text("cut off")
+    assert (look().status, "POTCAR of Al " in look().found) == ("problem", True)
 
 
 def worst(findings, subject: str) -> Finding:

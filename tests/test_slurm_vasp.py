@@ -36,7 +36,7 @@ def test_sixteen_structures_on_four_nodes_and_one_node_dies(cluster: VirtualClus
     run, log = tmp_path / "run", tmp_path / "job.log"
     campaign.fill(run, 16, command=COMMAND, slots={"n": 4, "attempts": 5})
     variables = campaign.plan(tmp_path, seconds=0.3)
-    job = cluster.submit("relax_array.sh", run, log, "--nodes=3-4", "--ntasks-per-node=2", **variables)
+    job = cluster.submit("relax_array.sh", run, log, "--nodes=3-4", "--mincpus=2", **variables)
     wait(lambda: len(ended(run)) >= 3, "three structures", log)
     shown = cluster.job(job)
     nodes = cluster.run("scontrol", "show", "hostnames", shown["NodeList"]).stdout.split()

@@ -32,7 +32,8 @@ def offer(commands: Any) -> None:
     examine = commands.add_parser(
         "doctor",
         help="check that everything a run needs is here, on every rank",
-        description="Check software, MPI, cores, memory, GPUs and the run folder; works alone, under mpiexec and srun.",
+        description="Check software, MPI, cores, memory, GPUs, the run folder and, if the configuration asks for it, "
+        "VASP; works alone, under mpiexec and srun.",
         epilog="Example: srun --mpi=pmix hpcgen doctor configs/quickstart.yaml",
     )
     examine.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="YAML file of the campaign")
@@ -40,6 +41,7 @@ def offer(commands: Any) -> None:
     examine.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override section.key"
     )
+    examine.add_argument("--without-vasp", action="store_true", help="for jobs that do not run it: leave VASP out")
     examine.set_defaults(handler=_doctor)
 
 
@@ -104,7 +106,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     context = context_of(arguments) if arguments.config else None
     folder = context.folder if context else arguments.run_dir or Path("runs")
-    findings = doctor.examine(context.config if context else None, folder)
+    findings = doctor.examine(context.config if context else None, folder, vasp=not arguments.without_vasp)
     if is_first():
         print(doctor.page(findings), flush=True)
     problems = [f.subject for f in findings if f.status == "problem"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpcgen import farm
 from hpcgen.config import Config
-from hpcgen.doctor import device, facts, folder, launch, node, software
+from hpcgen.doctor import device, dft, facts, folder, launch, node, software
 from hpcgen.doctor.finding import Finding
 from hpcgen.errors import LaunchError
 from hpcgen.farm import survey
@@ -23,12 +23,13 @@ __all__ = ["Finding", "examine", "page"]
 WIDTH = 110
 
 
-def examine(config: Config | None, run_folder: Path) -> list[Finding]:
+def examine(config: Config | None, run_folder: Path, *, vasp: bool = True) -> list[Finding]:
     """Every finding, in the order of the page, on every rank. All ranks call it.
 
     Args:
         config: of the campaign, or None to look at the machine alone.
         run_folder: where the campaign runs; need not exist.
+        vasp: look at VASP too, if the configuration has it.
     """
     broken: LaunchError | None = None
     try:
@@ -43,6 +44,7 @@ def examine(config: Config | None, run_folder: Path) -> list[Finding]:
         *node.findings(ranks, [c["clock"] for c in clocks]),
         *device.findings(ranks, config, world),
         *folder.findings(ranks, config, run_folder, world),
+        *(dft.findings(config, run_folder, world) if vasp else ()),
     ]
 
 

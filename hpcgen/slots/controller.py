@@ -221,18 +221,25 @@ class Controller:
             self._lose(slot, ledger, selector, "died")
             return
         for message in messages:
-            if (message["task"], message["attempt"]) == (slot.task, slot.attempt):
+            if "ready" in message:
+                slot.process.ready = True
+            elif (message["task"], message["attempt"]) == (slot.task, slot.attempt):
                 self._end(slot, Outcome(**message["outcome"]), ledger)
         if slot.served >= TASKS_PER_WORKER and not slot.task:
             self._close(slot, selector)
 
     def _lose(self, slot: _Slot, ledger: Ledger, selector: selectors.BaseSelector, how: str) -> None:
         """The worker of a slot is dead or has to be: its task is tried again, by a new one."""
+        process = slot.process
+        assert process is not None
         code = self._close(slot, selector)
         if not slot.task:
             return
         if how == "stopped":
             outcome = Outcome("stopped", "did-not-stop", "it had to be killed at the end of the time", progress=True)
+        elif not process.ready:
+            text = f"the process of its slot ended with code {code} before it could work; {process.log} may say why"
+            outcome = Outcome("sick", "slot-never-started", text)
         else:
             outcome = Outcome("again", "slot-died", f"the process of its slot ended with code {code}")
         self._end(slot, outcome, ledger)

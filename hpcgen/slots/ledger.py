@@ -31,6 +31,7 @@ class Standing:
         last: number of the last attempt, from 1; 0 if there was none.
         result: the attempt whose outcome counts, if `done` or `failed`.
         kind, message: of the last outcome that was not `done`.
+        seconds: of all attempts whose end was written down.
     """
 
     state: Literal["pending", "running", "done", "failed"] = "pending"
@@ -39,6 +40,7 @@ class Standing:
     result: int = 0
     kind: str = ""
     message: str = ""
+    seconds: float = 0.0
 
 
 class Ledger:
@@ -150,10 +152,12 @@ def standings(root: Path) -> dict[str, Standing]:
         for attempt in range(1, last + 1):
             if attempt not in known and (late := read_outcome(root / task / f"{attempt:02d}")) is not None:
                 known[attempt] = late.__dict__ | {"counted": late.state == "again"}
+        seconds = sum(end.get("seconds", 0.0) for end in known.values())
         for attempt, end in list(known.items()):
             if end["state"] == "done" and read_outcome(root / task / f"{attempt:02d}") is None:
                 del known[attempt]  # what was stored is damaged or gone: computed again
         out[task] = _standing(last, known)
+        out[task].seconds = seconds
     return out
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from hpcgen.errors import LaunchError
 from hpcgen.farm.world import without_launcher
 from hpcgen.slots.outcome import digest
 
@@ -27,22 +28,39 @@ PATIENCE = 5.0  # seconds between asking processes to end and killing them
 
 
 class SlotProcess:
-    """A worker in a session of its own, and the pipes to it."""
+    """A worker in a session of its own, and the pipes to it.
+
+    Attributes:
+        ready: whether it has said that it can work; one that dies before is no fault of its task.
+        log: where it writes what it has to say to people.
+
+    Raises:
+        LaunchError: if there is no program of the wrapper's first word.
+    """
 
     def __init__(self, root: Path, shard: str, slot: int, program: str, wrapper: Sequence[str]) -> None:
         self.token = f"{family(root, shard)}-{slot}-{secrets.token_hex(4)}"
         logs = root / "slots"
         logs.mkdir(exist_ok=True)
         words = [word.replace("{slot}", str(slot)) for word in wrapper]
-        with (logs / f"slot-{shard}-{slot}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*words, sys.executable, "-m", "hpcgen.slots.worker", program],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env=without_launcher(os.environ) | {TOKEN: self.token},
-            )
+        self.log = logs / f"slot-{shard}-{slot}.log"
+        with self.log.open("ab") as log:
+            try:
+                self.process = subprocess.Popen(
+                    [*words, sys.executable, "-m", "hpcgen.slots.worker", program],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                    env=without_launcher(os.environ) | {TOKEN: self.token},
+                )
+            except OSError as error:
+                raise LaunchError(
+                    f"slots cannot be started by {[*words, sys.executable][0]!r}: {error.strerror}",
+                    expected="words before the process of a slot that start it (slots.wrapper), or none",
+                    remedy="correct slots.wrapper, or load the module that brings it",
+                ) from None
+        self.ready = False
         self.heard = b""
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -57,6 +75,8 @@ class SlotProcess:
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 65536)
         if not data:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=1.0)  # here, as psutil would keep its exit code to itself
             return None
         *lines, self.heard = (self.heard + data).split(b"\n")
         return [json.loads(line) for line in lines]

@@ -1,8 +1,9 @@
 """The process of a slot: `python -m hpcgen.slots.worker MODULE:FUNCTION`, started by the controller.
 
-It reads messages from its standard input, a JSON object a line: {"do": order}, {"stop": seconds}, {"leave": true}; and
-answers {"task", "attempt", "outcome"} on its standard output. When the pipe closes its controller is dead: then it ends
-what it has started and itself, so that nobody computes what nobody waits for.
+It reads messages from its standard input, a JSON object a line: {"do": order}, {"stop": seconds}, {"leave": true}.
+On its standard output it says {"ready": true} once it can work, and answers {"task", "attempt", "outcome"}. When the
+pipe closes its controller is dead: then it ends what it has started and itself, so that nobody computes what nobody
+waits for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def main(target: str) -> int:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders, control), daemon=True).start()
     module, _, name = target.partition(":")
     program: Program = getattr(import_module(module), name)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    answers.flush()
     while (order := orders.get()) is not None:
         outcome = attempt(program, order, control)
         short = {key: value for key, value in outcome.__dict__.items() if key != "result"}

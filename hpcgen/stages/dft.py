@@ -22,7 +22,7 @@ from hpcgen.errors import EXIT_OK, EXIT_REQUEUE, Failure, StoreError
 from hpcgen.farm.signals import StopSignals
 from hpcgen.flow import DftRelaxation, Relaxation, Selected
 from hpcgen.stages.context import Balance, Context
-from hpcgen.vasp.inputs import check_site
+from hpcgen.vasp.site import check_site
 
 log = logging.getLogger("hpcgen")
 
@@ -165,7 +165,7 @@ def _record(
         calculator=f"VASP {result['version']}, {vasp.input_set}",
         scale=vasp.energy_scale,
         settings_digest=ctx.config.identity(STAGE),
-        seconds=float("nan"),
+        seconds=standing.seconds,
         forces=forces,
         stress=stress,
         relaxation_id=relaxation_id,

@@ -1,6 +1,7 @@
 """One structure through VASP: inputs, jobs under custodian, corrections, and whether the result can be trusted.
 
-    inputs.py    Materials Project's input sets for each step, with the user's settings; what a site must have
+    inputs.py    Materials Project's input sets for each step, with the user's settings
+    site.py      what a site must have before anything is begun
     jobs.py      a step as a custodian job: clean start, hand-over of geometry and corrections to the next
     handlers.py  Materials Project's error handlers and validators, and the one that stops VASP in time
     resume.py    where the next attempt goes on

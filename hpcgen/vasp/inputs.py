@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcgen.config import VaspConfig
-from hpcgen.errors import DependencyError, LaunchError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -73,61 +70,3 @@ def write_inputs(folder: Path, made: VaspInputSet, *, potcars: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.write_input(str(folder), potcar_spec=not potcars)
-
-
-def potcar_symbols(elements: Iterable[str], config: VaspConfig) -> dict[str, str]:
-    """POTCAR by element, of those that the set has one for."""
-    from pymatgen.io.vasp import sets
-
-    known = getattr(sets, SETS[config.input_set][0]).CONFIG["POTCAR"] | config.potcar
-    return {element: known[element] for element in sorted(set(elements)) if element in known}
-
-
-def check_site(config: VaspConfig, elements: Iterable[str]) -> None:
-    """Whether VASP can be started here for crystals of these elements.
-
-    Raises:
-        DependencyError: if custodian is not installed.
-        LaunchError: if the command is not found, or a POTCAR is missing; says what to set.
-    """
-    try:
-        import custodian  # noqa: F401
-    except ImportError:
-        raise DependencyError(
-            "VASP runs under custodian, which is not installed", remedy="pip install 'hpcgen[vasp]'"
-        ) from None
-    for key, command in (("vasp.command", config.command), ("vasp.gamma_command", config.gamma_command)):
-        if command and shutil.which(command[0]) is None:
-            raise LaunchError(
-                f"{key} is {' '.join(command)!r}, and there is no program {command[0]!r} here",
-                expected="words that start VASP on this machine, such as [srun, -N1, --exact, vasp_std]",
-                remedy="load the module that brings it, or correct the command",
-            )
-    if config.potcars:
-        _check_potcars(config, potcar_symbols(elements, config))
-
-
-def _check_potcars(config: VaspConfig, symbols: dict[str, str]) -> None:
-    from pymatgen.core import SETTINGS
-    from pymatgen.io.vasp import sets
-    from pymatgen.io.vasp.inputs import PotcarSingle
-
-    remedy = "export PMG_VASP_PSP_DIR=<folder made by `pmg config -p`>; or vasp.potcars=false if vasp.command adds them"
-    place = SETTINGS.get("PMG_VASP_PSP_DIR")
-    if not place:
-        raise LaunchError("VASP needs POTCAR files, and PMG_VASP_PSP_DIR is not set", remedy=remedy)
-    functional = config.functional or getattr(sets, SETS[config.input_set][0]).CONFIG["POTCAR_FUNCTIONAL"]
-    missing = []
-    for symbol in symbols.values():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                PotcarSingle.from_symbol_and_functional(symbol, functional)
-        except (OSError, ValueError):
-            missing.append(symbol)
-    if missing:
-        raise LaunchError(
-            f"there is no {functional} POTCAR of {', '.join(missing)} below {place}",
-            expected=f"the POTCARs of {config.input_set} for every element of the selected structures",
-            remedy=remedy,
-        )

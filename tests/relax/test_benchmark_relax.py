@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +17,29 @@ DATA = os.environ.get("HPCGEN_DATA", "")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA, reason="HPCGEN_DATA is not set: it names the folder of the data sets")
-def test_both_sides_relax_the_same_rows() -> None:
+def test_both_sides_relax_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("chgnet")
     table = str(Path(DATA) / "mp_20_biternary_val.csv.gz")
     arguments = ["--csv", table, "--n", "2", "--max-atoms", "4", "--processes", "1", "--threads", "1"]
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/relax.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    cache = tmp_path / "one-by-one.jsonl"
+    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/relax.py"), *arguments, "--cache", str(cache)]
+
+    def run() -> dict[str, Any]:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    figures = run()
+    rows = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert [row["met"] for row in rows] == [True, True]
+    for row in rows:
+        assert row["same"]["force"] <= 0.05
+        assert row["same"]["stress"] <= 0.1
+        assert row["same"]["energy"] <= row["as_it_is"]["energy"] + 1e-4
+    again = run()
+    assert len(cache.read_text().splitlines()) == 2, "nothing was computed twice"
+    same = ("digest", "one_by_one_per_s", "within_2meV", "within_2meV_as_it_is")
+    assert [figures[key] for key in same] == [again[key] for key in same]
     assert figures["compared"] == figures["n"] == 2
     assert figures["within_2meV"] == 1.0
     assert figures["worse_than_10meV"] == 0.0

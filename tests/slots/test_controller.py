@@ -123,6 +123,18 @@ def test_a_program_that_never_starts_ends_the_run_and_gives_up_no_task(tmp_path:
     assert control(tmp_path, {task: {} for task in tasks}).done == 6
 
 
+def test_slots_that_never_come_up_are_not_the_tasks_fault(tmp_path: Path) -> None:
+    """A wrapper that fails (srun without an allocation), and one that is not there at all."""
+    tasks: dict[str, dict[str, Any]] = {f"t{i}": {} for i in range(4)}
+    with pytest.raises(LaunchError, match=r"ended with code 1 before it could work; .*slot-0-of-1-0\.log may say why"):
+        control(tmp_path, tasks, n=1, wrapper=("/bin/sh", "-c", "echo no allocation >&2; exit 1"))
+    assert "no allocation" in (tmp_path / "slots/slot-0-of-1-0.log").read_text()
+    assert {(s.attempts, s.kind) for s in standings(tmp_path).values()} == {(0, "slot-never-started")}
+    with pytest.raises(LaunchError, match="slots cannot be started by 'no-such-wrapper'"):
+        control(tmp_path, tasks, wrapper=("no-such-wrapper",))
+    assert control(tmp_path, tasks, wrapper=("env", "SLOT={slot}")).done == 4
+
+
 def test_no_task_begins_on_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="GB are free"):
         control(tmp_path, {"a": {}}, free=1 << 60)

@@ -34,6 +34,7 @@ def test_standings_follow_from_events(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (found["b"].attempts, found["b"].last, found["b"].kind) == (1, 2, "crashed")
     assert (found["c"].kind, found["c"].message) == ("zbrent", "gave up")
+    assert [found[task].seconds for task in "abcde"] == [1.0, 1.0, 1.0, 0.0, 1.0]
 
 
 def test_a_torn_line_never_happened_and_the_next_one_counts(tmp_path: Path) -> None:

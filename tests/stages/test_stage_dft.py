@@ -35,6 +35,7 @@ def test_from_the_first_hull_to_the_second(tmp_path: Path, monkeypatch: pytest.M
     assert record.crystal.formula == "AlNi"
     assert record.max_force < 0.1
     assert record.energy < record.energy_initial
+    assert 0 < record.seconds < 600
     assert json.loads(record.potcars) == ["PAW_PBE Al 06Sep2000", "PAW_PBE Ni_pv 06Sep2000"]
     assert (record.run_type, record.attempts) == ("GGA", 1)
     assert (tmp_path / "run" / record.folder / "vasprun.xml.static.gz").exists()
