@@ -5,15 +5,20 @@
 Rows of the file with index % 5 == 4 are the split `test`, three of every fifty of the others the validation. Training
 and evaluation are those of `hpcgen train` and `hpcgen evaluate denoising`, on `--n` structures of each of the splits
 `test` and `train`; the tables and pictures lie in the run folder. The last line is one JSON object with the curves
-and tables (`hpcgen.stages.denoising.run` says which) and the CPU-seconds of the training.
+and tables (`hpcgen.stages.denoising.run` says which), the CPU-seconds of the training, and `by_formula`: shares of the
+test rows apart, `seen` those that share a reduced formula with a training row, `unseen` the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hpcgen import config, data, store
 from hpcgen.flow import Entry, make_id
@@ -48,9 +53,30 @@ def main() -> None:
                 "batch": settings.train.batch,
                 "train_cpu_s": round(seconds, 1),
                 **result,
+                "by_formula": by_formula(context),
             }
         )
     )
+
+
+def by_formula(context: Context) -> dict[str, dict[str, Any]]:
+    """Shares of the test rows in denoising-test.csv by starting step, 0 for the condition alone; n of each kind."""
+    with store.open(context.path("dataset.h5"), Entry) as file:
+        trained = {e.crystal.formula for e in file if e.split == "train"}
+    with context.path("denoising-test.csv").open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("seen", "unseen"):
+        of_kind = [r for r in rows if (r["formula"] in trained) == (kind == "seen")]
+        found[kind] = {"n": len({r["id"] for r in of_kind})}
+        for name in ("atoms_right", "composition_right", "matched"):
+            at = {start: [r[name] == "True" for r in of_kind if r["start"] == start] for start in _starts(of_kind)}
+            found[kind][name] = {start: round(float(np.mean(values)), 4) for start, values in at.items()}
+    return found
+
+
+def _starts(rows: list[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(r["start"] for r in rows))
 
 
 def write_dataset(context: Context) -> None:

@@ -4,7 +4,8 @@
 
 `--model` is a run folder with checkpoint.pt and dataset.h5, such as benchmarks/denoising.py leaves. Each set is drawn
 once as it is; once more from the same noise under the next row's set, where the two differ; and both once more with the
-condition left out. The last line is one JSON object, for each guidance shares of all samples:
+condition left out. The last line is one JSON object, for each guidance shares of all samples, means over `--seeds`
+seeds of the noise, and in `spread` the range of each over the seeds:
 
 all_elements       every element of the set occurs
 valid_structure    no two atoms within 0.5 angstrom, volume at least 0.1 cubic angstrom
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,9 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="run folder with checkpoint.pt and dataset.h5")
     parser.add_argument("--n", type=int, default=128, help="test rows")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of the noise, from the model's on")
     parser.add_argument("--guidance", type=float, nargs="+", default=[0.0, 3.0])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the sampling")
     args = parser.parse_args()
+    if min(args.n, args.seeds) < 1:
+        parser.error("--n and --seeds must be at least 1")
     trained = checkpoint.load(args.model / "checkpoint.pt", family="pointcloud")
     family, models = restored(trained)
     settings = config.loads(trained.config, "checkpoint.pt", overrides=args.set)
@@ -57,15 +62,29 @@ def main() -> None:
     bad = {i for i, _ in family.misfits([e.crystal for e in rows])}
     rows = sorted((e for i, e in enumerate(rows) if i not in bad), key=lambda e: seed_of(0, e.id, "guidance"))[: args.n]
     with one_thread(torch.device("cpu")), torch.inference_mode():
-        found = {f"{w:g}": figures(family, models, rows, settings, w) for w in args.guidance}
-    print(json.dumps({"n": len(rows), **found}))
+        found = {
+            f"{w:g}": over_seeds([figures(family, models, rows, settings, w, seed) for seed in range(args.seeds)])
+            for w in args.guidance
+        }
+    print(json.dumps({"n": len(rows), "seeds": args.seeds, **found}))
 
 
-def figures(family: PointCloudFamily, models: dict, rows: list[Entry], settings: Config, guidance: float) -> dict:
-    """The shares at one guidance."""
+def over_seeds(of: list[dict[str, float]]) -> dict[str, Any]:
+    """Means, and the ranges of what differs."""
+    ranges = {key: float(np.ptp([f[key] for f in of])) for key in of[0]}
+    return {
+        **{key: round(float(np.mean([f[key] for f in of])), 4) for key in of[0]},
+        "spread": {key: round(width, 4) for key, width in ranges.items() if width},
+    }
+
+
+def figures(
+    family: PointCloudFamily, models: dict[str, Any], rows: list[Entry], settings: Config, guidance: float, seed: int
+) -> dict[str, float]:
+    """The shares at one guidance, with the noise of one seed."""
     how = settings.sample.model_copy(update={"guidance": guidance})
     trained = models[CLOUD]
-    sampler = PartSampler(trained.part, trained.network, how, settings.seed, (trained.lower, trained.upper))
+    sampler = PartSampler(trained.part, trained.network, how, settings.seed + seed, (trained.lower, trained.upper))
     ids, sets = [e.id for e in rows], [order_elements(e.crystal.numbers.tolist()) for e in rows]
 
     def arrays(of: list[Set], told: bool) -> np.ndarray:

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+from hpcgen.crystal import Crystal
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONTRACT = {
@@ -25,7 +28,9 @@ def benchmark() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")  # as for a program that is started there
+        spec.loader.exec_module(module)
     return module
 
 
@@ -53,12 +58,22 @@ def test_exact_and_noisy_clouds_of_real_crystals(
     noisy = figures("--naive", "0", "--noise", "0.05", "--seeds", "2", "--threads", "2", "--polish")
     assert noisy["naive_clouds_per_s"] is None
     assert noisy["count_exact"] >= 0.95
+    of = noisy["exact_by_separation"].values()  # every row is in one of the ranges
+    assert sum(n for n, _ in of) == 30
+    assert sum(n * share for n, share in of) / 30 == pytest.approx(noisy["count_exact"], abs=1e-4)
     # The oracle has the least expected error, no least error on every draw: where the decoder leaves a far point of an
     # atom to none, its mean may by chance be nearer. Both see the same noise, so the difference is far below 1 %.
     oracle = noisy["oracle_error_rms_A"]
     assert 0.02 < 0.99 * oracle <= noisy["position_error_rms_A"] < 1.5 * oracle
     assert noisy["polished_error_rms_A"] < noisy["position_error_rms_A"]
     assert noisy["symmetric"] > 0.5
+
+
+def test_separation_is_of_like_atoms_across_faces(benchmark: ModuleType) -> None:
+    frac = np.array([[0.95, 0, 0], [0.05, 0, 0], [0.95, 0.01, 0], [0.5, 0.5, 0.5]])
+    numbers = np.array([8, 8, 22, 38])
+    assert benchmark.separation(Crystal(np.eye(3) * 5.0, frac, numbers)) == pytest.approx(0.1)
+    assert benchmark.separation(Crystal(np.eye(3) * 5.0, frac[1:], numbers[1:])) == np.inf
 
 
 @pytest.mark.parametrize("options", [("--seeds", "0"), ("--noise", "-1"), ("--n", "0")])
