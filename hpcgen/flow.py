@@ -73,8 +73,8 @@ def array(
 
     `empty`: shape of what a record has that lacks it, as those of files older than version `since` do.
     """
-    meta = {"kind": "array", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "group": group}
-    meta |= {"volatile": False, "since": since}
+    facts = {"kind": "array", "dtype": dtype, "doc": doc, "unit": unit, "shape": shape, "group": group}
+    meta = {**facts, "volatile": False, "since": since}
     if empty is None:
         return field(metadata=meta)
     return field(default_factory=partial(np.zeros, empty, dtype), kw_only=True, metadata=meta)
