@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -55,8 +54,8 @@ class Relaxed:
     steps: int
     converged: bool
     seconds: float
-    step_energy: NDArray[np.float32] = field(default_factory=partial(np.zeros, 0, np.float32))
-    step_max_force: NDArray[np.float32] = field(default_factory=partial(np.zeros, 0, np.float32))
+    step_energy: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    step_max_force: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 class Calculator(Protocol):
