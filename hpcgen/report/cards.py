@@ -71,7 +71,7 @@ def _card(rank: int, row: Row, competitors: Competitors | None, max_force: float
         "curve": relaxation_chart(row.relaxations, max_force),
         "charges": _charges_text(row),
         "dynamics": _dynamics_text(row),
-        "ids": [("stability", s.id), ("relaxation", s.relaxation_id), ("candidate", s.candidate_id)],
+        "ids": [("stability", s.id), ("relaxation", s.relaxation_id), ("candidate", s.candidate_id), *_outputs(row)],
     }
 
 
@@ -106,6 +106,12 @@ def _relaxation_text(row: Row) -> str:
         f"Relaxed by {r.calculator} in {r.steps} steps, {state}: {signed(gain)} eV/atom, "
         f"largest force {r.max_force_initial:.2f} → {r.max_force:.3f} eV/Å."
     )
+
+
+def _outputs(row: Row) -> list[tuple[str, str]]:
+    """Where a DFT code left its files, below the run folder."""
+    folders = [getattr(r, "folder", "") for r in row.relaxations.values()]
+    return [("files of VASP in the run folder", folder) for folder in folders if folder]
 
 
 def _charges_text(row: Row) -> Markup:

@@ -33,6 +33,7 @@ def render(data: RunData, competitors: Competitors | None = None) -> str:
     folder = files("hpcgen.report")
     template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
     shown = cards.chosen(data)
+    shown_cards = cards.cards(data, shown, competitors)
     steps = funnel.chain(data)
     widest = max([data.generated_count, *(s.left for s in steps), 1])
     hull = data.attrs.get("stability.h5", {})
@@ -56,7 +57,8 @@ def render(data: RunData, competitors: Competitors | None = None) -> str:
         generated=data.generated_count,
         energy_chart=svg.energy_histogram([r.stability.e_hull for r in data.rows], data.config.hull.thresholds),
         published=published.comparison(data),
-        cards=cards.cards(data, shown, competitors),
+        cards=shown_cards,
+        curves=any(card["curve"] for card in shown_cards),
         first_cards=FIRST_CARDS,
         columns=table,
         flags=[(name, name) for name in ("unique", "novel", "converged")]

@@ -46,15 +46,16 @@ def relaxation_chart(relaxations: Mapping[str, Relaxation], max_force: float) ->
         panels[0].axes("", "eV/atom", ticks_x=False),
         panels[1].axes("step", "force, eV/Å", log=True, whole_x=True),
     ]
+    room = (WIDTH - LEFT - RIGHT) // len(known)
     y = panels[1].y(math.log10(max_force))
     parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
     for number, (name, r) in enumerate(known):
         parts += [_line(panels[0], above[number], number), _line(panels[1], forces[number], number)]
         parts += [_border(panels, step, number) for step in new_runs(r)]
-        left = LEFT + 125 * number
+        left = LEFT + room * number
         parts.append(
             f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
-            f'<text x="{left + 21}" y="14">{escape(name[:16])}</text>'
+            f'<text x="{left + 21}" y="14">{escape(name[: room // 6 - 4])}</text>'
         )
     label = f"Relaxation by {' and by '.join(name for name, _ in known)}: energy above the end, and largest force"
     return figure("".join(parts), label, HEIGHT)

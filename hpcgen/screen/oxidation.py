@@ -14,6 +14,7 @@ another question with another table (`validity`): it allows no mixed valence and
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import combinations
@@ -125,7 +126,9 @@ def _occurrence() -> dict[object, float]:
 def _electronegativity(symbol: str) -> float:
     from pymatgen.core import Element
 
-    value = float(Element(symbol).X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements that have none
+        value = float(Element(symbol).X)
     return value if math.isfinite(value) else math.inf
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("custodian")
 
 
 def test_from_the_first_hull_to_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = campaign.fill(tmp_path / "run", 3, select={"max_e_hull": 0.0015})
+    context = campaign.fill(tmp_path / "run", 3, select={"max_e_hull": 0.0015}, relaxations=2)
     faults = [{"formula": "AlCu", "fault": "composition"}]
     campaign.plan(tmp_path, monkeypatch, faults=faults)
     balance = pipeline.run_stage(context, "select")
@@ -39,7 +39,7 @@ def test_from_the_first_hull_to_the_second(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads(record.potcars) == ["PAW_PBE Al 06Sep2000", "PAW_PBE Ni_pv 06Sep2000"]
     assert (record.run_type, record.attempts) == ("GGA", 1)
     assert (tmp_path / "run" / record.folder / "vasprun.xml.static.gz").exists()
-    assert set(record.step_run.tolist()) == {1, 2}  # both relaxations, each with a step at least
+    assert sorted(set(record.step_run.tolist())) == [1, 2]
     assert len(record.step_energy) == len(record.step_max_force) == record.steps
     assert record.step_energy[0] == pytest.approx(record.energy_initial / 2, abs=1e-5)
     assert record.step_max_force[0] == pytest.approx(record.max_force_initial, abs=1e-5)
