@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the one-by-one run")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--batch", type=int, default=RelaxConfig().batch, help="crystals side by side")
+    parser.add_argument("--max-force", type=float, default=RelaxConfig().max_force, help="eV/angstrom, on both sides")
+    parser.add_argument("--max-stress", type=float, default=RelaxConfig().max_stress, help="GPa, on both sides")
     parser.add_argument("--max-steps", type=int, default=500)
     parser.add_argument(
         "--limit", type=float, default=float("inf"), help="seconds for one by one; the rest is left out"
@@ -86,7 +88,8 @@ def main() -> None:
         for row, crystal in read(args.csv, args.n + WARM_UP, args.max_atoms, args.seed)
     ]
     warm_up, crystals = crystals[:WARM_UP], crystals[WARM_UP:]
-    config = RelaxConfig(device=args.device, max_steps=args.max_steps, batch=args.batch)
+    criteria = {"max_force": args.max_force, "max_stress": args.max_stress, "max_steps": args.max_steps}
+    config = RelaxConfig.model_validate({"device": args.device, "batch": args.batch, **criteria})
     ours, cpu, seconds = side_by_side(crystals, config, args.processes, warm_up)
     done = [r for r in ours if isinstance(r, Relaxed)]
     for failure in (r for r in ours if isinstance(r, Failure)):

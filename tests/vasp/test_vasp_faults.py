@@ -193,3 +193,16 @@ def test_corrections_go_on_to_the_next_step(tmp_path: Path, monkeypatch: pytest.
         assert "ISYM = 0" in (tmp_path / f"a/01/INCAR.{step}").read_text()
     log = json.loads((tmp_path / "a/01/custodian.json").read_text())
     assert [len(entry["corrections"]) > 0 for entry in log] == [True, False]
+
+
+@pytest.mark.slow
+def test_ions_that_do_not_converge_go_on_from_contcar(tmp_path: Path) -> None:
+    """Few ionic steps at a time: custodian goes on until it is done, or gives up where it may correct but once."""
+    outcome = attempt(tmp_path / "a/01", vasp={"incar": {"NSW": 3}})
+    assert outcome.state == "done"
+    log = json.loads((tmp_path / "a/01/custodian.json").read_text())
+    corrections = log[0]["corrections"]
+    assert corrections
+    assert {c["handler"]["@class"] for c in corrections} == {"UnconvergedErrorHandler"}
+    outcome = attempt(tmp_path / "b/01", vasp={"incar": {"NSW": 2}, "max_corrections": 1})
+    assert (outcome.state, outcome.kind) == ("failed", "not-converged")
