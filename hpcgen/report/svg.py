@@ -128,7 +128,7 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
         points = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in zip(xs, ys, strict=True))
         mark = f'<circle class="dot line-{number}" cx="{frame.x(xs[-1]):.1f}" cy="{frame.y(ys[-1]):.1f}" r="3"/>'
         parts.append(f'<polyline class="line line-{number}" points="{points}"/>{mark}')
-        left = LEFT + 125 * number
+        left = LEFT + min(125, (WIDTH - LEFT) // len(shown)) * number
         legend.append(
             f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
             f'<text x="{left + 21}" y="14">{escape(name.replace("_", " ")[:16])}</text>'
