@@ -114,7 +114,7 @@ def judge(
     parameters = np.array([x.parameters for x in crystals])
     rebuild = family.reconstructor(family.sample_attrs(), config)
     rebuild.warm_up()
-    samples = of_stages(family, ids, counts, elements, parameters, vectors)
+    samples = of_stages(family, ids, counts, elements, parameters[None], vectors[None])
     built = [rebuild.reconstruct(s, s.id, seed_of(config.seed, s.id, "rebuild")) for s in samples]
     found = [(b, x) for b, x in zip(built, crystals, strict=True) if isinstance(b, Candidate)]
     assert all(isinstance(b, Candidate | Failure) for b in built)
