@@ -10,10 +10,12 @@ run first. Then the stage's own code draws `--n` samples in micro-batches, after
 
 seconds_per_1000  on the CPU CPU-seconds (one thread), on a GPU seconds of the wall clock
 quality           of the crystals: `residual`, the median relative residual of the descriptor, `residual_mean`, its
-                  mean, `structure_valid` and `composition_valid`, shares, `failed`, the share without a crystal
+                  mean, `structure_valid` and `composition_valid`, shares, `failed`, the share without a crystal,
+                  `density_distance` and `nearest_distance`, Wasserstein distances of densities (g/cm3) and of smallest
+                  distances (angstrom) from those of the training crystals
 
-With several seeds, figures are their means, and `residual_spread` is the standard deviation of the median residual
-over the seeds. The last line is one JSON object, with `--table` of the sampler and steps of the configuration.
+With several seeds, figures are their means, and `..._spread` standard deviations over the seeds. The last line is one
+JSON object, with `--table` of the sampler and steps of the configuration.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ import numpy as np
 
 from hpcgen import config as configuration
 from hpcgen.config import Config
+from hpcgen.crystal import Crystal
 from hpcgen.errors import CheckpointError, Failure, HpcgenError
 from hpcgen.stages.context import Context
 
@@ -61,8 +65,8 @@ def main() -> None:
             chosen = (args.sampler or config.sample.sampler, args.steps or config.sample.steps)
             jobs = [job for job in TABLE if job != chosen] if args.table else []
             if args.table:
-                print("| sampler | steps | seconds / 1000 | residual (median) | structure valid | composition valid |")
-                print("|---|---|---|---|---|---|")
+                print("| sampler | steps | s / 1000 | residual | structure, composition valid | density | nearest |")
+                print("|---|---|---|---|---|---|---|")
             for job in [*jobs, chosen]:
                 figures = measure(context, *job, args)
                 quality = figures["quality"]
@@ -70,7 +74,9 @@ def main() -> None:
                     print(
                         f"| {job[0]} | {figures['steps']} | {figures['seconds_per_1000']:.3g} "
                         f"| {quality['residual']:.4f} ± {quality['residual_spread']:.4f} "
-                        f"| {quality['structure_valid']:.1%} | {quality['composition_valid']:.1%} |",
+                        f"| {quality['structure_valid']:.1%}, {quality['composition_valid']:.1%} "
+                        f"| {quality['density_distance']:.3f} ± {quality['density_distance_spread']:.3f} "
+                        f"| {quality['nearest_distance']:.3f} ± {quality['nearest_distance_spread']:.3f} |",
                         flush=True,
                     )
     except HpcgenError as error:
@@ -91,6 +97,7 @@ def prepare(context: Context) -> None:
 
 def measure(context: Context, sampler: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of one sampler, means over the seeds."""
+    from hpcgen.stages.data import training_structures
     from hpcgen.stages.sample import one_thread
     from hpcgen.train import checkpoint
     from hpcgen.train.ddp import pick_device
@@ -102,15 +109,17 @@ def measure(context: Context, sampler: str, steps: int, args: argparse.Namespace
     steps = total if sampler == "ddpm" else steps
     device = pick_device(context.config.sample.device)
     seconds, qualities = [], []
+    real = [crystal for _, crystal in training_structures(context)]
     for seed in range(args.seeds):
         sample = context.config.sample.model_copy(update={"sampler": sampler, "steps": steps})
         config = context.config.model_copy(update={"sample": sample, "seed": context.config.seed + seed})
         with one_thread(device):
             elapsed, samples = draw(trained, config, device, args.n)
         seconds.append(elapsed * 1000 / args.n)
-        qualities.append(quality(trained, config, samples[: args.decode]))
+        qualities.append(quality(trained, config, samples[: args.decode], real))
     mean = {key: float(np.mean([q[key] for q in qualities])) for key in qualities[0]}
-    mean["residual_spread"] = float(np.std([q["residual"] for q in qualities]))
+    for key in ("residual", "density_distance", "nearest_distance"):
+        mean[f"{key}_spread"] = float(np.std([q[key] for q in qualities]))
     return {
         "n": args.n,
         "seconds_per_1000": round(float(np.mean(seconds)), 4),
@@ -138,9 +147,10 @@ def draw(trained: Any, config: Config, device: Any, n: int) -> tuple[float, list
     return clock() - start, results
 
 
-def quality(trained: Any, config: Config, samples: list[Any]) -> dict[str, float]:
+def quality(trained: Any, config: Config, samples: list[Any], real: Sequence[Crystal]) -> dict[str, float]:
     """What comes of samples when they are rebuilt into crystals."""
     from hpcgen.family import get_family
+    from hpcgen.family.scores import distance
     from hpcgen.flow import seed_of
     from hpcgen.screen import composition_valid, structure_problem
 
@@ -155,7 +165,10 @@ def quality(trained: Any, config: Config, samples: list[Any]) -> dict[str, float
     sound = [not structure_problem(x.crystal, config.screen.min_distance) for x in good]
     balanced = [composition_valid(x.crystal.numbers) for x in good]
     residuals = [x.residual for x in good] or [float("nan")]
+    ours = [x.crystal for x in good]
     return {
+        "density_distance": distance([c.density for c in ours], [c.density for c in real]),
+        "nearest_distance": distance([c.smallest_distance() for c in ours], [c.smallest_distance() for c in real]),
         "residual": float(np.median(residuals)),
         "residual_mean": float(np.mean(residuals)),
         "structure_valid": sum(sound) / len(samples),
