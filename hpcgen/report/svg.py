@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from hpcgen.crystal import FloatArray
 
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 40
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 26, 40
 BASE = HEIGHT - BOTTOM
 
 
