@@ -84,7 +84,7 @@ class RepresentationReconstructor:
             elements = np.clip((compositions[block] > 0).sum(axis=1), 1.0, np.minimum(n, self.channels))
             costs = self.solver.costs(n, elements, np.where(volume > n * _DENSEST, volume, n * _DENSEST))
             out[block] = costs + _REFINEMENT * (n + 5)
-        return out * (1 + samples.array("more_lattices").shape[1])
+        return out * (1 + len(samples[0].more_lattices)) if len(out) else out
 
     def reconstruct(self, sample: RepresentationSample, candidate_id: str, seed: int) -> Candidate | Failure:
         """The crystal whose descriptor comes nearest to one of the sample's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -195,6 +196,20 @@ def test_all_attempts_are_tried_where_none_is_good_enough() -> None:
     found = candidate(with_others(*many))
     assert found.attempts == 4
     assert found.residual == min(candidate(with_others(many[0], *many[1:k])).residual for k in range(2, 5))
+
+
+def test_a_file_of_before_several_attempts_is_rebuilt(tmp_path: Path) -> None:
+    path = tmp_path / "samples.h5"
+    several = with_others(sample(PEROVSKITE), sample(PEROVSKITE, 0.1))
+    store.write(path, RepresentationSample, [several], attrs=FAMILY.sample_attrs())
+    with store.open(path) as f:
+        new = RECONSTRUCTOR.costs(f)
+    with h5py.File(path, "r+") as f:
+        del f["representation/more_lattices"], f["representation/more_descriptors"]
+        f.attrs["schema_version"] = 1
+    with store.open(path) as f:
+        assert RECONSTRUCTOR.costs(f) == pytest.approx(new / 2)
+        assert candidate(f[0]).attempts == 1
 
 
 def test_an_impossible_attempt_does_not_spoil_the_others() -> None:
