@@ -151,8 +151,11 @@ class RepresentationReconstructor:
         length = self.descriptor.length(self.channels)
         shapes = [composition.shape, np.shape(sample.lattice), np.shape(sample.descriptor)]
         expected = [(len(self.elements),), (6,), (length,)]
-        if shapes != expected or len(sample.more_lattices) != len(sample.more_descriptors):
+        if shapes != expected:
             raise _UnusableError("wrong-length", f"composition, lattice and descriptor are {shapes}, not {expected}")
+        further = [np.shape(sample.more_lattices), np.shape(sample.more_descriptors)]
+        if further[0][0] != further[1][0] or (further[0][0] and (further[0][1:], further[1][1:]) != ((6,), (length,))):
+            raise _UnusableError("wrong-length", f"further lattices and descriptors are {further}")
         if not all(np.isfinite(x).all() for x in (composition, sample.descriptor, sample.more_descriptors)):
             raise _UnusableError("not-finite", "the composition or a descriptor is not finite")
         if not np.isfinite(sample.n_atoms):

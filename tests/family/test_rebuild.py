@@ -220,3 +220,15 @@ def test_an_impossible_attempt_does_not_spoil_the_others() -> None:
     assert isinstance(failed, Failure)
     assert failed.kind == "impossible-cell"
     assert "nor were 1 other" in failed.message
+
+
+def test_further_attempts_of_another_length_are_a_failure() -> None:
+    several = with_others(sample(PEROVSKITE), sample(PEROVSKITE))
+    for change in (
+        {"more_descriptors": several.more_descriptors[:, :-1]},
+        {"more_lattices": several.more_lattices[:, :-1]},
+        {"more_lattices": several.more_lattices[:0]},
+    ):
+        failed = rebuild(replace(several, **change))
+        assert isinstance(failed, Failure)
+        assert failed.kind == "wrong-length"
