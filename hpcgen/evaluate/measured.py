@@ -64,6 +64,20 @@ class Measured:
         """(M,) CDVAE: structure and composition are valid, and there is a fingerprint."""
         return self.structure_valid & self.composition_valid & self.has_fingerprint
 
+    @classmethod
+    def together(cls, sets: Sequence[Measured]) -> Measured:
+        """The items of several sets as one."""
+        return cls(
+            np.concatenate([s.structure_valid for s in sets]),
+            np.concatenate([s.own_images_valid for s in sets]),
+            np.concatenate([s.composition_valid for s in sets]),
+            np.concatenate([s.density for s in sets]),
+            np.concatenate([s.n_elements for s in sets]),
+            [formula for s in sets for formula in s.formula],
+            np.concatenate([s.structure for s in sets]),
+            np.concatenate([s.composition for s in sets]),
+        )
+
     def take(self, rows: ArrayLike) -> Measured:
         """The set of these rows, by index."""
         index = np.asarray(rows, dtype=int)

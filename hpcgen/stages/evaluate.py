@@ -8,19 +8,16 @@ training rows; otherwise the training rows are a file of their own, or the train
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcgen import __version__, store
+from hpcgen import store
 from hpcgen.config import HullConfig, RelaxConfig
 from hpcgen.crystal import Crystal
 from hpcgen.errors import DataError, Failure
-from hpcgen.evaluate import coverage, distances, generation, matching, table
+from hpcgen.evaluate import coverage, distances, generation, matching
 from hpcgen.evaluate.cache import Cache
 from hpcgen.evaluate.distributions import earth_movers
 from hpcgen.evaluate.energies import relaxed, single_points
@@ -30,18 +27,19 @@ from hpcgen.evaluate.sources import CrystalSet, read_set
 from hpcgen.evaluate.stability import Verdict, judge, sun
 from hpcgen.flow import Relaxation, Stability
 from hpcgen.relax import get_calculator
-from hpcgen.screen.validity import OXIDATION_STATES
 from hpcgen.stages.evaluate_inputs import Real, Request, cache_of, ceiling_rows, kind_of, measured, real_of, sets_of
+from hpcgen.stages.evaluate_result import Numbers, result_of
 from hpcgen.stages.reference import read_reference
 from hpcgen.thermo import compare
 
 log = logging.getLogger("hpcgen")
-Numbers = dict[str, Any]
 DEFAULT_MATCHER = "pymatgen StructureMatcher(stol=0.3, ltol=0.2, angle_tol=5)"
 
 
 def generation_of(request: Request, potential: RelaxConfig | None = None) -> Numbers:
     """Validity, coverage, EMD, uniqueness and novelty, beside the same of real rows.
+
+    Several sets are also taken `together`, because recall, uniqueness and novelty depend on how many samples there are.
 
     Args:
         request: what is evaluated.
@@ -58,27 +56,36 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
     reference = measured(real.reference, cache, request)
     formulas = {c.formula for c in real.training}
     made = [measured(s, cache, request) for s in sets]
-    results = []
-    for s, m in zip(sets, made, strict=True):
+
+    def numbers_of(items: Sequence[Crystal | Failure], m: Measured) -> Numbers:
         numbers = generation.compare_sets(m, reference, settings)
-        numbers |= generation.uniqueness_and_novelty(s.items, m, real.training)[0]
+        numbers |= generation.uniqueness_and_novelty(items, m, real.training)[0]
         if formulas:
             numbers["reference_apart"] = generation.apart(m, reference, formulas, settings)
-        results.append(numbers)
+        return numbers
+
+    results = [numbers_of(s.items, m) for s, m in zip(sets, made, strict=True)]
     held, against, note = ceiling_rows(real, reference, cache, request)
     top = generation.ceiling(held, against, max(len(s.items) for s in sets), settings)
+    more: Numbers = {}
+    if len(sets) > 1:
+        everything = [item for s in sets for item in s.items]
+        more["together"] = numbers_of(everything, Measured.together(made))
+        more["ceiling_together"] = generation.ceiling(held, against, len(everything), settings)
     definitions = {**definition(), "coverage_thresholds": f"those of {kind}"}
     if potential is not None:
         top |= _add_energies(results, sets, made, real, request, potential)
         definitions["potential"] = get_calculator(potential).title
-    return _result("generation", request, sets, real, results, definitions=definitions, ceiling=top, ceiling_is=note)
+    return result_of(
+        "generation", request, sets, real, results, definitions=definitions, ceiling=top, ceiling_is=note, **more
+    )
 
 
 def reconstruction_of(request: Request) -> Numbers:
     """Match rate and RMSE of predictions that are paired with the reference rows, all and valid only."""
     sets, real, cache = sets_of(request), real_of(request), cache_of(request)
     results = [_paired(s, real, cache, request)[1] for s in sets]
-    return _result("reconstruction", request, sets, real, results, definitions=_matcher_definition())
+    return result_of("reconstruction", request, sets, real, results, definitions=_matcher_definition())
 
 
 def csp_of(request: Request, potential: RelaxConfig | None = None) -> Numbers:
@@ -112,7 +119,7 @@ def csp_of(request: Request, potential: RelaxConfig | None = None) -> Numbers:
     if real.training:
         smallest = matching.everyone_to_reference(real.training, crystals, processes=request.processes)
         extra["training_rows"] = matching.metre(smallest)
-    return _result("csp", request, sets, real, results, definitions=definitions, **extra)
+    return result_of("csp", request, sets, real, results, definitions=definitions, **extra)
 
 
 def _distances(s: CrystalSet, real: Real, request: Request, potential: RelaxConfig) -> Numbers:
@@ -166,7 +173,7 @@ def sun_of(request: Request, hull: HullConfig | None, potential: RelaxConfig) ->
     for s in sets:
         relaxations = relaxed(s.items, potential, processes=request.processes)
         results.append(sun(judge(relaxations, calculator.scale, reference, real.training)))
-    return _result("sun", request, sets, real, results, definitions=definitions)
+    return result_of("sun", request, sets, real, results, definitions=definitions)
 
 
 def _sun_of_run(request: Request, real: Real) -> Numbers:
@@ -195,7 +202,7 @@ def _sun_of_run(request: Request, real: Real) -> Numbers:
             }
         sets.append(everything)
         results.append(sun(verdicts, asked=len(everything.items)))
-    return _result("sun", request, sets, real, results, definitions=definitions)
+    return result_of("sun", request, sets, real, results, definitions=definitions)
 
 
 def _paired(s: CrystalSet, real: Real, cache: Cache, request: Request) -> tuple[matching.Matches, Numbers]:
@@ -213,46 +220,6 @@ def _paired(s: CrystalSet, real: Real, cache: Cache, request: Request) -> tuple[
 def _matcher_definition() -> dict[str, str]:
     limits = f"stol={matching.STOL:g}, ltol={matching.LTOL:g}, angle_tol={matching.ANGLE_TOL:g}"
     return {"matcher": f"pymatgen StructureMatcher({limits})", **definition()}
-
-
-def _result(
-    what: str,
-    request: Request,
-    sets: Sequence[CrystalSet],
-    real: Real,
-    results: Sequence[Numbers],
-    *,
-    definitions: dict[str, str],
-    **more: Any,
-) -> Numbers:
-    """The numbers of all sets, their mean, and everything that says what they are of."""
-    named = [
-        {
-            "set": s.name,
-            "digest": s.digest,
-            "items": len(s.items),
-            "failures": dict(Counter(f.kind for f in s.failures).most_common()),
-            "numbers": numbers,
-        }
-        for s, numbers in zip(sets, results, strict=True)
-    ]
-    return {
-        "experiment": what,
-        "hpcgen": __version__,
-        "sets": named,
-        "mean": generation.average(list(results)),
-        **more,
-        "reference": {
-            "set": real.reference.name,
-            "digest": real.reference.digest,
-            "rows": len(real.reference.items),
-            "failures": dict(Counter(f.kind for f in real.reference.failures)),
-        },
-        "training": {"rows": len(real.training), "from": real.trained_on},
-        "definitions": {"oxidation_states": OXIDATION_STATES, **definitions},
-        "seed": request.seed,
-        "draws": request.draws,
-    }
 
 
 def _add_energies(
@@ -288,22 +255,3 @@ def _add_energies(
     n = min(len(real.training), max(len(s.items) for s in sets))
     rows = np.sort(np.random.default_rng(request.seed).choice(len(real.training), n, replace=False))
     return numbers([real.training[i] for i in rows], np.ones(n, dtype=bool))
-
-
-def columns(result: Numbers) -> dict[str, Numbers]:
-    """The columns of the result's table."""
-    many = result["sets"]
-    out = {s["set"] if len(many) > 1 else "generated": s["numbers"] for s in many}
-    if len(many) > 1:
-        out["mean"] = result["mean"]
-    for extra in ("best_of", "ceiling", "training_rows"):
-        if extra in result:
-            out[extra.replace("_", " ")] = result[extra]
-    return out
-
-
-def write(result: Numbers, folder: Path) -> Path:
-    """Write `evaluation-WHAT.json` into a folder; returns its path."""
-    path = folder / f"evaluation-{result['experiment']}.json"
-    table.write_json(path, result)
-    return path

@@ -96,6 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from hpcgen.evaluate import table
     from hpcgen.evaluate.cache import default_folder
     from hpcgen.stages import evaluate as stage
+    from hpcgen.stages import evaluate_result as written
     from hpcgen.stages.evaluate_inputs import Request
 
     processes = arguments.processes if arguments.processes is not None else available_cores()
@@ -134,8 +135,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         ),
     }
     result = experiments[name]()
-    print(table.table(stage.columns(result)))
-    path = stage.write(result, folder)
+    print(table.table(written.columns(result)))
+    path = written.write(result, folder)
     print(f"written: {path}")
     print(table.line(result["mean"]))
     return EXIT_OK

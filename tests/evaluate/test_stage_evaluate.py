@@ -125,6 +125,19 @@ def test_generation_of_the_reference_itself_is_perfect(files):
     assert list((files / "cache").glob("*.npz"))
 
 
+def test_several_sets_are_also_one(files):
+    pytest.importorskip("matminer", reason="the extra `evaluate` is not installed")
+    for name, rows in (("a", [0, 1]), ("b", [2, 3, 4])):
+        write(files / f"{name}.extxyz", [to_atoms(crystals(0.01)[i]) for i in rows], format="extxyz")
+    training = ("--training", str(files / "train.csv"))
+    found = run(files, "generation", *training, str(files / "a.extxyz"), str(files / "b.extxyz"))
+    whole = run(files, "generation", *training, str(files / "made.extxyz"))
+    assert found["together"] == whole["sets"][0]["numbers"]
+    assert found["together"]["coverage"]["cdvae"]["cov_r"] == 1.0 > found["mean"]["coverage"]["cdvae"]["cov_r"]
+    assert found["ceiling_together"]["n"] == 2  # training rows
+    assert "together" not in whole
+
+
 def test_own_split_takes_every_fifth_row(files):
     pytest.importorskip("matminer", reason="the extra `evaluate` is not installed")
     found = run(files, "csp", "--own-split", str(files / "made.extxyz"))
