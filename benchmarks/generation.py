@@ -29,6 +29,7 @@ from tuning_rows import tuning_rows
 from hpcgen.config import Config, loads
 from hpcgen.crystal import lattice_parameters
 from hpcgen.errors import Failure
+from hpcgen.family.cells import draw_cells
 from hpcgen.family.draw import Draw, Trained
 from hpcgen.family.representation import RepresentationFamily, RepresentationSample
 from hpcgen.flow import Entry
@@ -131,7 +132,8 @@ def judge_lattices(
         for start in range(0, len(crystals), size):
             block = crystals[start : start + size]
             ids = [f"{repeat}-{start + i}" for i in range(len(block))]
-            x = how.arrays(trained, ids, tensors["lattice"]["c"][start : start + len(block)])[: len(block)]
+            c, n_atoms = tensors["lattice"]["c"][start : start + len(block)], np.array([len(x) for x in block])
+            x = draw_cells(family, trained, how, ids, c, n_atoms, np.full(6, np.nan))
             for i, (features, crystal) in enumerate(
                 zip(family.lattice.inverse(x.double().numpy()), block, strict=True), start=start
             ):

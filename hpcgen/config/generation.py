@@ -46,8 +46,16 @@ class ModelConfig(Section):
     composition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share of them that are dropped in training"
     )
+    lattice: Literal["autoregressive", "diffusion"] = Field(
+        "autoregressive",
+        description="how cells are generated: as tokens one after the other, sharp where real cells crowd, or by "
+        "diffusion of six numbers",
+    )
     lattice_width: Count = Field(256, description="hidden units of the lattice's network, a residual MLP")
     lattice_blocks: Count = Field(3, description="residual blocks of the lattice's network")
+    lattice_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of them that are dropped in training, if it is autoregressive"
+    )
     name: Literal["resmlp", "unet1d", "unet2d", "transformer"] = Field(
         "resmlp",
         description="for vectors `resmlp`, a residual MLP, better on any budget that was measured, or `unet1d`, the "

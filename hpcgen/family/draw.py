@@ -12,15 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcgen.config import SampleConfig
+from hpcgen.crystal import FloatArray
 from hpcgen.diffusion.objective import Objective
 from hpcgen.diffusion.part import DiffusionPart
 from hpcgen.diffusion.sampling import PartSampler
 from hpcgen.family.composition_model import CompositionPart, draw_tokens
+from hpcgen.family.lattice_model import Cells, LatticePart
 from hpcgen.flow import seed_of
+from hpcgen.represent.lattice_tokens import LatticeTokens
 
 Project = Callable[[Tensor], Tensor]
 """Estimates of the samples (M, *shape), made to satisfy what is given."""
@@ -77,6 +82,24 @@ class Draw:
             wanted,
         )
         return tokens[: len(ids)].cpu()
+
+    def cells(
+        self,
+        trained: Trained,
+        ids: Sequence[str],
+        c: Tensor,
+        n_atoms: NDArray[np.int64],
+        fixed: FloatArray,
+        tokens: LatticeTokens,
+    ) -> FloatArray:
+        """(M, 6) values of cells from conditions (M, Dc); see `hpcgen.family.lattice_model.Cells`."""
+        part: LatticePart = trained.part
+        size = self.settings.micro_batch
+        generators = [torch.Generator().manual_seed(seed_of(self.seed, id_, f"noise:{part.name}")) for id_ in ids]
+        conditions, atoms = torch.zeros(size, c.shape[1]), np.ones(size, dtype=np.int64)
+        conditions[: len(ids)], atoms[: len(ids)] = c, n_atoms
+        draw = Cells(trained.network, part.layout, tokens, self.settings.guidance)
+        return draw.draw(conditions.to(self.device), atoms, fixed, generators)[: len(ids)]
 
     def arrays(self, trained: Trained, ids: Sequence[str], c: Tensor | None, project: Project | None = None) -> Tensor:
         """(micro_batch, *shape) float32 of a diffusion part on the CPU; rows beyond the ids are padding.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hpcgen.crystal import FloatArray, lattice_from_parameters
 from hpcgen.errors import ConfigError, Failure
+from hpcgen.family.cells import draw_cells, scaled
 from hpcgen.family.conditions import ELEMENTS, N_ATOMS, Conditions, ElementSet
 from hpcgen.family.draw import Draw, Trained
 from hpcgen.family.parts import COMPOSITION, DESCRIPTOR, JOINT, LATTICE, features
@@ -144,23 +145,11 @@ class Staged:
 
     def cells(self, ids: Sequence[str], counts: Whole, elements: Whole) -> Tensor:
         """(M, 6) scaled lattice features for compositions (M, C), given or drawn."""
-        fixed, n_atoms = np.isfinite(self.fixed), counts.sum(1)
-        if fixed.all():
-            scaled = [self.family.lattice.forward(_encode(self.fixed, int(n))) for n in n_atoms]
-            return torch.from_numpy(np.stack(scaled).astype(np.float32))
-
-        def clamp(x: Tensor) -> Tensor:
-            rows = self.family.lattice.inverse(x.double().cpu().numpy())
-            for row, n in zip(rows, n_atoms, strict=True):
-                parameters = lattices.decode_lattice(row, float(n))
-                try:
-                    row[:] = _encode(np.where(fixed, self.fixed, parameters), int(n))
-                except (ValueError, np.linalg.LinAlgError):
-                    continue  # free parameters that do not go with the given ones: a later estimate may do
-            return torch.from_numpy(self.family.lattice.forward(rows)).to(x)
-
+        n_atoms = counts.sum(1)
+        if np.isfinite(self.fixed).all():
+            return scaled(self.family, np.tile(self.fixed, (len(ids), 1)), n_atoms)
         c = self._given(ids, counts, elements)
-        return self.how.arrays(self.models[LATTICE], ids, c, clamp if fixed.any() else None)[: len(ids)]
+        return draw_cells(self.family, self.models[LATTICE], self.how, ids, c, n_atoms, self.fixed)
 
     def parameters(self, cells: Tensor, n_atoms: Whole) -> FloatArray:
         """(M, 6) a, b, c (angstrom), alpha, beta, gamma (degrees) from scaled features; what was given is exact."""
@@ -241,15 +230,6 @@ def _build(parameters: FloatArray) -> None:
         lattices.encode_lattice(lattice_from_parameters(parameters), 1)
     except (ValueError, np.linalg.LinAlgError) as error:
         raise ConfigError(f"`lattice` is no cell: {error}", expected="lengths and angles that go together") from None
-
-
-def _encode(parameters: FloatArray, n_atoms: int) -> FloatArray:
-    """(6,) features of lattice parameters.
-
-    Raises:
-        ValueError: if they are no cell.
-    """
-    return lattices.encode_lattice(lattices.build_lattice(parameters, n_atoms), n_atoms)
 
 
 def _checked(

@@ -21,9 +21,12 @@ from hpcgen.diffusion.part import DiffusionPart
 from hpcgen.family.composition_model import CompositionPart
 from hpcgen.family.conditions import known_of
 from hpcgen.family.features import CompositionFeatures
+from hpcgen.family.lattice_model import LatticePart
 from hpcgen.flow import Entry
+from hpcgen.represent.lattice_tokens import values_of
 
 if TYPE_CHECKING:
+    from hpcgen.diffusion.conditions import ConditionLayout
     from hpcgen.family.representation import RepresentationFamily
     from hpcgen.train.part import Part
 
@@ -38,15 +41,29 @@ def make_parts(family: RepresentationFamily, config: Config) -> list[Part]:
         layout = family.conditions.layout()
         return [DiffusionPart(JOINT, model, diffusion, family.shape, layout if layout.width else None)]
     columns, known = family.conditions.columns(), features(family).width
-    small = model.model_copy(
-        update={"name": "resmlp", "width": model.lattice_width, "resnet_blocks": model.lattice_blocks}
-    )
     length = (family.descriptor.length,)
     return [
         CompositionPart(family.tokens, family.conditions.layout(), model.composition_width, model.composition_dropout),
-        DiffusionPart(LATTICE, small, diffusion, (family.lattice.length,), columns.layout(known)),
+        _lattice_part(family, config, columns.layout(known)),
         DiffusionPart(DESCRIPTOR, model, diffusion, length, columns.layout(known + family.lattice.length)),
     ]
+
+
+def _lattice_part(family: RepresentationFamily, config: Config, layout: ConditionLayout) -> Part:
+    model, diffusion = config.model, config.diffusion
+    if in_tokens(family, config):
+        return LatticePart(
+            layout, model.lattice_width, model.lattice_blocks, model.lattice_dropout, diffusion.unconditional
+        )
+    small = model.model_copy(
+        update={"name": "resmlp", "width": model.lattice_width, "resnet_blocks": model.lattice_blocks}
+    )
+    return DiffusionPart(LATTICE, small, diffusion, (family.lattice.length,), layout)
+
+
+def in_tokens(family: RepresentationFamily, config: Config) -> bool:
+    """Whether cells are drawn as tokens; they were not when checkpoints without `lattice_tokens` were made."""
+    return config.model.lattice == "autoregressive" and family.lattice_tokens is not None
 
 
 def training_tensors(family: RepresentationFamily, entries: Sequence[Entry], config: Config) -> dict[str, Tensors]:
@@ -61,9 +78,13 @@ def training_tensors(family: RepresentationFamily, entries: Sequence[Entry], con
     counts, elements = family.tokens.encode([e.crystal.numbers for e in good])
     tokens, usable = family.tokens.tokens(counts, elements)
     given = np.concatenate([family.conditions.columns().encode(known), features(family).encode(counts, elements)], 1)
+    drawn: NDArray[Any] = cells
+    if in_tokens(family, config):
+        assert family.lattice_tokens is not None
+        drawn = family.lattice_tokens.tokens(values_of([e.crystal for e in good]))
     return {
         COMPOSITION: _tensors(x=tokens, c=asked[usable]),
-        LATTICE: _tensors(x=cells, c=given),
+        LATTICE: _tensors(x=drawn, c=given),
         DESCRIPTOR: _tensors(x=vectors, c=np.concatenate([given, cells], 1)),
     }
 

@@ -35,6 +35,7 @@ from hpcgen.represent.descriptor import (
     representation_config,
     same_unit,
 )
+from hpcgen.represent.lattice_tokens import LatticeTokens
 from hpcgen.represent.scaling import HalfWhitenedPca, Standard
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class RepresentationFamily:
         max_atoms: the largest crystal that is meant.
         scalers: of the blocks `bits`, `counts` (with n_atoms), `lattice`, and `descriptor`.
         tokens: patterns of counts, for the model of compositions.
+        lattice_tokens: for the model of cells; None in checkpoints of before there was one.
         conditions: what samples can be asked for.
     """
 
@@ -69,6 +71,7 @@ class RepresentationFamily:
     descriptor: HalfWhitenedPca
     tokens: CompositionTokens
     conditions: Conditions
+    lattice_tokens: LatticeTokens | None = None
 
     name = NAME
     sample_type = RepresentationSample
@@ -104,6 +107,7 @@ class RepresentationFamily:
             descriptor=HalfWhitenedPca.fit(vectors, settings.variance, same_unit=same_unit(settings)),
             tokens=CompositionTokens.fit([c.numbers for c in crystals], elements, codec.channels),
             conditions=Conditions.fit(known, elements, config.conditions),
+            lattice_tokens=LatticeTokens.fit(crystals),
         )
 
     def state(self) -> dict[str, Any]:
@@ -118,6 +122,7 @@ class RepresentationFamily:
             "pca": self.descriptor.state(),
             "patterns": [list(p) for p in self.tokens.patterns],
             "conditions": self.conditions.state(),
+            **({"lattice_tokens": self.lattice_tokens.state()} if self.lattice_tokens is not None else {}),
         }
 
     @classmethod
@@ -135,6 +140,7 @@ class RepresentationFamily:
             descriptor=HalfWhitenedPca.from_state(state["pca"]),
             tokens=CompositionTokens(elements, tuple(tuple(int(n) for n in p) for p in state["patterns"])),
             conditions=Conditions.from_state(state["conditions"]),
+            lattice_tokens=LatticeTokens.from_state(state["lattice_tokens"]) if "lattice_tokens" in state else None,
         )
 
     @property
