@@ -11,7 +11,7 @@ import selectors
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class Controller:
     _slots: list[_Slot] = field(default_factory=list)
     _queue: deque[str] = field(default_factory=deque)
     _standing: dict[str, Standing] = field(default_factory=dict)
+    _known: dict[str, Standing] = field(default_factory=dict)  # from the ledgers, when this run began
     _sick: int = 0
     _healthy: bool = False
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=50))
@@ -119,8 +120,8 @@ class Controller:
         """
         with Ledger(self.root, self.shard) as ledger:
             self._end_leftovers()
-            self._queue, self._standing = deque(), {}
-            self._enter(tasks, standings(self.root))
+            self._queue, self._standing, self._known = deque(), {}, standings(self.root)
+            self._enter(tasks)
             self._slots = [_Slot(i) for i in range(self.settings.n)]
             self._report(True)
             try:
@@ -134,14 +135,14 @@ class Controller:
         left = states["pending"] + states["running"]
         return Summary(states["done"], states["failed"], left, why if left else "")
 
-    def _enter(self, tasks: Iterable[str], known: Mapping[str, Standing]) -> None:
+    def _enter(self, tasks: Iterable[str]) -> None:
         """Take tasks, and what follows from those that are done, into the books, and what is to do into the queue."""
         failed = []
         for task in tasks:
-            self._standing[task] = known.get(task, Standing())
+            self._standing[task] = self._known.get(task, Standing())
             state = self._state(task)
             if state == "done":
-                self._enter(self.then(task), known)
+                self._enter(self.then(task))
             elif state == "failed":
                 failed.append(task)
             else:
@@ -291,8 +292,8 @@ class Controller:
         if outcome.state == "done" or outcome.state == "failed":
             standing.state, standing.result = outcome.state, slot.attempt
             self._seconds.append(seconds)
-            if standing.state == "done" and (following := [*self.then(task)]):
-                self._enter(following, standings(self.root))
+            if standing.state == "done":
+                self._enter(self.then(task))
         else:
             standing.state = "pending"
             if self._state(task) == "pending":

@@ -78,7 +78,7 @@ def energy(config: VaspConfig) -> Plan:
 
 def minimum(config: VaspConfig, max_force: float, incar: Mapping[str, Any]) -> Plan:
     """Relaxations to `max_force` (eV/angstrom), with the user's tags for phonons."""
-    return Plan(_relaxations(config), {**_ACCURATE, "EDIFFG": -max_force, **incar})
+    return Plan(_relaxations(config), {**_ACCURATE, "EDIFFG": -max_force, **_upper(incar)})
 
 
 def forces(
@@ -100,7 +100,11 @@ def forces(
     """
     helped = {key: value for key, value in carry.items() if key not in _IONIC | SHARED}
     scaled = mesh and [math.ceil(k / r) for k, r in zip(mesh, repeats, strict=True)]  # no coarser than the cell's
-    return Plan((FORCES,), {**_ACCURATE, **helped, **_AT_REST, **incar}, scaled, moments)
+    return Plan((FORCES,), {**_ACCURATE, **helped, **_AT_REST, **_upper(incar)}, scaled, moments)
+
+
+def _upper(incar: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.upper(): value for key, value in incar.items()}
 
 
 def _relaxations(config: VaspConfig) -> tuple[str, ...]:
@@ -131,7 +135,9 @@ def input_set(step: str, structure: Structure, config: VaspConfig, plan: Plan, c
     own = {key: value for key, value in plan.incar.items() if key != "ALGO" or key not in carry}
     settings: dict[str, Any] = {
         "user_incar_settings": carry | tags | config.incar | own,
-        "user_kpoints_settings": Kpoints.gamma_automatic(tuple(plan.mesh)) if plan.mesh else config.kpoints,
+        "user_kpoints_settings": Kpoints.gamma_automatic((plan.mesh[0], plan.mesh[1], plan.mesh[2]))
+        if plan.mesh
+        else config.kpoints,
         "user_potcar_settings": config.potcar,
     }
     if plan.moments is not None:

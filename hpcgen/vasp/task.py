@@ -1,8 +1,8 @@
 """One attempt at one structure: what a slot does with an order (`hpcgen.slots.worker`).
 
-The order holds `lattice`, `frac`, `numbers` of the crystal, `vasp`, the section of the configuration, and `plan`, what is
-computed (`inputs.Plan`; its energy if that is left out). A result holds the crystal with its atoms in the order of the
-input, the raw energy, and what it was computed with.
+The order holds `lattice`, `frac`, `numbers` of the crystal, `vasp`, the section of the configuration, and `plan`, what
+is computed (`inputs.Plan`; its energy if that is left out). A result holds the crystal with its atoms in the order of
+the input, the raw energy, and what it was computed with.
 """
 
 from __future__ import annotations
