@@ -22,7 +22,7 @@ from hpcgen.config import Config, PhononsConfig, loads
 from hpcgen.crystal import Crystal, to_atoms
 from hpcgen.dynamics.phonons import displaced, spectrum, symmetrised
 from hpcgen.errors import EXIT_REQUEUE, ConfigError, RunFolderError, UsageError
-from hpcgen.flow import Phonons, Stability
+from hpcgen.flow import Phonons
 from hpcgen.relax.minimise import Evaluation
 from hpcgen.slots.ledger import events
 from hpcgen.stages import phonons_vasp
@@ -35,23 +35,6 @@ FCC = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
 COPPER = Crystal(3.62 * FCC, np.zeros((1, 3)), np.array([29]))
 CUBIC = Crystal(2.42 * np.eye(3), np.zeros((1, 3)), np.array([29]))  # a saddle point
 ALUMINIUM = Crystal(4.0 * FCC, np.zeros((1, 3)), np.array([13]))
-PHONONS: dict[str, Any] = {"forces": "vasp", "supercell_length": 7.0, "displacement": 0.02, "max_e_hull": 0.2}
-
-
-def fill(folder: Path, crystals: Sequence[Crystal], e_hull: Sequence[float] = (), **vasp: Any) -> Context:
-    """A run folder whose campaign is done, with `crystals` near its hull. `phonons`: of that section."""
-    folder.mkdir(parents=True, exist_ok=True)
-    phonons = PHONONS | vasp.pop("phonons", {})
-    settings = campaign.settings(compress=False, **vasp) | {"phonons": phonons}
-    context = Context(Config.model_validate(settings), folder)
-    rows = []
-    for i, crystal in enumerate(crystals):
-        row = campaign.on_first_hull(campaign.relaxed_by_ml(i, crystal), e_hull[i] if e_hull else 0.01 * i)
-        rows.append(row)
-    for name in ("stability-mlip.h5", "stability.h5"):
-        store.write(folder / name, Stability, rows)
-    (folder / "config.yaml").write_text(context.config.text(), encoding="utf-8")
-    return context
 
 
 def by_emt(crystals: Sequence[Crystal]) -> list[Evaluation]:
@@ -72,7 +55,7 @@ def ended(root: Path, state: str = "done") -> Counter[str]:
 
 def test_modes_are_those_of_the_potential_inside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Copper: fcc is a minimum, the simple cubic crystal is not. The third lies too high to be looked at."""
-    context = fill(tmp_path, [COPPER, CUBIC, ALUMINIUM], [0.0, 0.1, 0.5])
+    context = campaign.done(tmp_path, [COPPER, CUBIC, ALUMINIUM], [0.0, 0.1, 0.5])
     with caplog.at_level("INFO", logger="hpcgen"):
         balance = pipeline.run_stage(context, "phonons")
     assert str(balance) == "phonons: 3 in = 2 out + 1 above-limit"
@@ -103,7 +86,7 @@ def test_modes_are_those_of_the_potential_inside(tmp_path: Path, caplog: pytest.
 def with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Context, str]:
     """Two atoms of aluminium and copper need two supercells, whose VASP crashes; the balance."""
     pair = campaign.cesium_chloride(("Al", "Cu"))
-    context = fill(tmp_path / "run", [pair, CUBIC], slots={"n": 1, "attempts": 1}, max_corrections=1)
+    context = campaign.done(tmp_path / "run", [pair, CUBIC], slots={"n": 1, "attempts": 1}, max_corrections=1)
     campaign.plan(tmp_path, monkeypatch, faults=[{"formula": "Al27Cu27", "fault": "segv", "step": "static"}])
     return context, str(pipeline.run_stage(context, "phonons"))
 
@@ -134,7 +117,9 @@ def test_another_attempt_goes_on_where_it_failed(tmp_path: Path, monkeypatch: py
 def test_what_cannot_be_computed_costs_nothing(tmp_path: Path) -> None:
     """Too large, or beyond the budget: known before VASP is started."""
     large = Crystal(5.0 * np.eye(3), np.random.default_rng(1).random((8, 3)), np.full(8, 29))
-    context = fill(tmp_path, [large, COPPER, CUBIC], phonons={"n": 2, "max_atoms": 50, "supercell_length": 9.0})
+    context = campaign.done(
+        tmp_path, [large, COPPER, CUBIC], phonons={"n": 2, "max_atoms": 50, "supercell_length": 9.0}
+    )
     work = phonons_vasp.Work(context)
     assert work.rows == []
     assert work.costs() == ["0 crystals, 0 relaxations, about 0 supercells"]
@@ -145,7 +130,7 @@ def test_what_cannot_be_computed_costs_nothing(tmp_path: Path) -> None:
 
 def test_names_of_tasks_say_what_is_computed(tmp_path: Path) -> None:
     def name(**settings: Any) -> str:
-        (task,) = phonons_vasp.Work(fill(tmp_path, [settings.pop("crystal", COPPER)], **settings))._relaxations
+        (task,) = phonons_vasp.Work(campaign.done(tmp_path, [settings.pop("crystal", COPPER)], **settings))._relaxations
         return task
 
     noise = Crystal(COPPER.lattice * (1 + 1e-13), COPPER.frac - 1e-13, COPPER.numbers)
@@ -183,7 +168,7 @@ def test_a_symmetry_that_is_almost_there_saves_supercells(tmp_path: Path) -> Non
 
 def test_a_hull_of_the_potential_alone_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--dry-run` says what it will cost; stability-mlip.h5 is taken where VASP has not relaxed anything yet."""
-    context = fill(tmp_path / "run", [COPPER])
+    context = campaign.done(tmp_path / "run", [COPPER])
     (tmp_path / "run/stability.h5").unlink()
     command = ["phonons", str(tmp_path / "run/config.yaml"), "--run-dir", str(tmp_path / "run")]
     assert main([*command, "--dry-run"]) == 0
@@ -199,7 +184,7 @@ def test_a_hull_of_the_potential_alone_is_enough(tmp_path: Path, capsys: pytest.
 def test_settings_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"phonons\.forces is `vasp`, and there is no section `vasp`"):
         loads("phonons: {forces: vasp}")
-    context = fill(tmp_path / "run", [COPPER], phonons={"forces": "mlip"})
+    context = campaign.done(tmp_path / "run", [COPPER], phonons={"forces": "mlip"})
     with pytest.raises(UsageError, match="ranks share that work"):
         pipeline.run_part(context, "phonons", 0, 2)
     store.write(tmp_path / "run/phonons.h5", Phonons, [], attrs={"identity": "another"})
@@ -225,10 +210,10 @@ def await_done(run: Path, count: int, *programs: subprocess.Popen[bytes]) -> Non
 @pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_and_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crystals = [campaign.cesium_chloride(pair) for pair in (("Al", "Cu"), ("Ag", "Cu"))] + [COPPER, CUBIC]
-    calm = fill(tmp_path / "calm", crystals)
+    calm = campaign.done(tmp_path / "calm", crystals)
     assert str(pipeline.run_stage(calm, "phonons")) == "phonons: 4 in = 4 out"
     run = tmp_path / "run"
-    fill(run, crystals)
+    campaign.done(run, crystals)
     campaign.plan(tmp_path, monkeypatch, seconds=0.4)
     for count, number, code in ((2, signal.SIGKILL, -signal.SIGKILL), (6, signal.SIGTERM, EXIT_REQUEUE)):
         program = start(run)
@@ -251,7 +236,7 @@ def test_killed_and_stopped_it_goes_on_and_repeats_nothing(tmp_path: Path, monke
 
 @pytest.mark.slow
 def test_parts_share_the_crystals(tmp_path: Path) -> None:
-    context = fill(tmp_path / "run", [COPPER, CUBIC])
+    context = campaign.done(tmp_path / "run", [COPPER, CUBIC])
     programs = [start(context.folder, "--shard", f"{k}/2") for k in range(2)]
     assert [program.wait(timeout=120) for program in programs] == [0, 0]
     assert not (context.folder / "phonons.h5").exists()
