@@ -46,8 +46,6 @@ def run(ctx: Context) -> Balance:
         DependencyError, LaunchError: if VASP cannot be started here.
     """
     work = Work(ctx)
-    if not work.root.exists():
-        log.info("phonons by VASP: %s", work.costs()[-1])
     summary = work.compute("0-of-1", work.rows)
     if summary.left:
         log.warning(
@@ -138,6 +136,8 @@ class Work:
         Raises:
             DependencyError, LaunchError: if VASP cannot be started here.
         """
+        if not self.root.exists():
+            log.info("phonons by VASP: %s", self.costs()[-1])
         mine = set(rows)
         return many.compute(
             self.root,

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from custodian import Custodian
+from pymatgen.io.vasp.inputs import Kpoints
 
 from hpcgen.config import VaspConfig
 from hpcgen.crystal import Crystal, from_structure, to_structure
@@ -77,9 +78,7 @@ def _attempt(order: dict[str, Any], folder: Path, config: VaspConfig, control: C
     outcome = _compute(folder, left, config, plan, control, int(order.get("slot", 0)))
     if outcome is not None:
         return outcome
-    carry = read_progress(folder)["carry"]
-    if FORCES in steps and (changed := sorted(SHARED & set(carry))):
-        text = ", ".join(f"{tag} {carry[tag]} instead of {first.incar.get(tag)}" for tag in changed)
+    if FORCES in steps and (text := _unlike_asked(folder, first, read_progress(folder)["carry"])):
         return Outcome("failed", "incomparable-settings", f"it ran only with {text}, unlike the crystal's other cells")
     outputs: dict[str, VaspOutput] = {}
     for step in steps:
@@ -91,9 +90,25 @@ def _attempt(order: dict[str, Any], folder: Path, config: VaspConfig, control: C
         if wrong is not None:
             return Outcome(wrong[2], wrong[0], wrong[1])
     result = _result(outputs, steps, place, crystal, folder)
-    if made.kpoints is not None:
-        result["mesh"] = [int(k) for k in made.kpoints.kpts[0]]
+    result["mesh"] = _mesh(made.kpoints)
     return Outcome("done", result=result)
+
+
+def _mesh(kpoints: Any) -> list[int] | None:
+    """Divisions of a regular mesh; None for what else KPOINTS may hold, and without it."""
+    if kpoints is None or kpoints.num_kpts or len(kpoints.kpts[0]) != 3:
+        return None
+    return [int(k) for k in kpoints.kpts[0]]
+
+
+def _unlike_asked(folder: Path, made: Any, carry: dict[str, Any]) -> str:
+    """What of settings that belong together handlers had to change until forces came out, as words."""
+    out = [f"{tag} {carry[tag]} instead of {made.incar.get(tag)}" for tag in sorted(SHARED & set(carry))]
+    if made.kpoints is not None:
+        asked, taken = made.kpoints, Kpoints.from_file(folder / f"KPOINTS.{FORCES}")
+        if (taken.kpts, taken.style) != (asked.kpts, asked.style):
+            out.append(f"k-points {taken.kpts[0]} instead of {asked.kpts[0]}")
+    return ", ".join(out)
 
 
 def _compute(

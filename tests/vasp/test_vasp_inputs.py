@@ -77,6 +77,22 @@ def test_k_points_of_a_supercell_are_no_coarser_than_those_of_its_cell() -> None
     assert input_set("forces", to_structure(NICKEL_OXIDE), section(input_set="mp24"), spacing, {}).kpoints is None
 
 
+def test_k_points_that_a_handler_changed_are_noticed(tmp_path: Path) -> None:
+    from pymatgen.io.vasp.inputs import Kpoints
+
+    from hpcgen.vasp import task
+
+    plan = forces({}, carry={}, mesh=[4, 4, 4], repeats=[2, 2, 2], moments=None)
+    made = input_set("forces", to_structure(NICKEL_OXIDE), section(), plan, {})
+    made.kpoints.write_file(str(tmp_path / "KPOINTS.forces"))
+    assert task._unlike_asked(tmp_path, made, {"ISYM": 0}) == ""
+    Kpoints.gamma_automatic((3, 3, 3)).write_file(str(tmp_path / "KPOINTS.forces"))
+    assert task._unlike_asked(tmp_path, made, {}) == "k-points (3, 3, 3) instead of (2, 2, 2)"
+    assert task._mesh(made.kpoints) == [2, 2, 2]
+    assert task._mesh(Kpoints.automatic(30)) is None
+    assert task._mesh(None) is None
+
+
 def test_moments_of_the_relaxed_cell_are_where_the_supercells_begin() -> None:
     """Antiferromagnetic, which the set's moments by element are not; atoms sorted by electronegativity."""
     four = Crystal(
