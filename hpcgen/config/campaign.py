@@ -100,9 +100,9 @@ class PhononsConfig(Section):
     )
     batch: Count = Field(4, description="displaced supercells evaluated at a time; not by VASP")
     symmetry: Annotated[float, Field(ge=0.0)] = Field(
-        0.01,
-        description="angstrom within which a symmetry is imposed before VASP relaxes, as each one that is missing "
-        "costs supercells; 0: none",
+        0.03,
+        description="VASP: angstrom within which a symmetry is imposed before and after the relaxation, as each one "
+        "that is missing costs supercells; 0: none",
     )
     incar: dict[str, Any] = Field(
         {}, description="VASP: INCAR tags of relaxation and supercells that replace ours, such as {EDIFF: 1e-7}"

@@ -66,8 +66,9 @@ def supercell_of(crystal: Crystal, length: float) -> NDArray[np.int64]:
 def symmetrised(crystal: Crystal, tolerance: float) -> Crystal:
     """The nearest crystal with the symmetry that is found within `tolerance` (angstrom); 0: the crystal as it is.
 
-    What a potential has relaxed is symmetric to some 0.01 angstrom only. Each operation that an exact search misses
-    costs supercells: a crystal without any needs six for each atom.
+    What is relaxed to a small force is symmetric to some 0.03 angstrom only, and each operation that an exact search
+    misses costs supercells: a crystal without any needs six for each atom. Where forces are linear, those of the mean
+    of equivalent positions are the mean of theirs, and so within the same limit.
     """
     group = find_group(crystal.lattice, crystal.frac, crystal.numbers, tolerance) if tolerance else None
     if group is None:
@@ -118,8 +119,13 @@ class Displaced:
         return Spectrum(self.repeats, len(self.cells), q_points, frequencies)
 
 
-def displaced(crystal: Crystal, config: PhononsConfig) -> Displaced:
+def displaced(crystal: Crystal, config: PhononsConfig, moments: Sequence[float] | None = None) -> Displaced:
     """The displaced supercells of a relaxed crystal.
+
+    Args:
+        crystal: relaxed.
+        config: supercell and displacement.
+        moments: magnetic, of its atoms; operations that change them are no symmetries.
 
     Raises:
         UnphysicalError: `supercell-too-large` beyond `phonons.max_atoms` atoms.
@@ -132,7 +138,9 @@ def displaced(crystal: Crystal, config: PhononsConfig) -> Displaced:
     if atoms > config.max_atoms:
         text = f"{atoms} atoms ({'x'.join(map(str, repeats))} cells), more than phonons.max_atoms ({config.max_atoms})"
         raise UnphysicalError("supercell-too-large", text)
-    cell = PhonopyAtoms(numbers=crystal.numbers, cell=crystal.lattice, scaled_positions=crystal.frac)
+    cell = PhonopyAtoms(
+        numbers=crystal.numbers, cell=crystal.lattice, scaled_positions=crystal.frac, magnetic_moments=moments
+    )
     phonopy = Phonopy(cell, np.diag(repeats), primitive_matrix=np.eye(3), log_level=0)
     phonopy.generate_displacements(distance=config.displacement)
     cells = [

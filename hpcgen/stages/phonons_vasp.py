@@ -187,13 +187,13 @@ class Work:
             what = f"displaced supercell {k} of {len(tasks) - 1}" if k else "relaxation"
             self._fail(i, standing.kind, f"{what}: {standing.message} (its attempts are in {FOLDER}/{tasks[k]})")
             return None
-        complete = [result for result in results if result is not None]
-        relaxed = complete[0]
+        forces = [np.array(result["forces"]) for result in results if result is not None][1:]
+        relaxed, crystal, cells = self._base(relaxation)
         return record(
             self._chosen,
             i,
-            _crystal(relaxed),
-            self._base(relaxation)[1].spectrum([np.array(result["forces"]) for result in complete[1:]]),
+            crystal,
+            cells.spectrum(forces),
             self.settings,
             calculator=f"VASP {relaxed['version']}, {self.vasp.input_set}",
             settings_digest=self.ctx.config.identity(STAGE),
@@ -218,7 +218,7 @@ class Work:
             return []
         if task not in self._names:
             try:
-                count = len(self._base(task)[1].cells)
+                count = len(self._base(task)[2].cells)
                 names = [self._name(i, f"d{k + 1:03d}", self._order_of_cell(task, k)) for k in range(count)]
             except UnphysicalError as error:
                 self._fail(i, error.kind, str(error))
@@ -231,11 +231,15 @@ class Work:
             self._supercells |= {name: (task, k) for k, name in enumerate(names)}
         return self._names[task]
 
-    def _find_base(self, relaxation: str) -> tuple[dict[str, Any], Displaced]:
-        """The result of a relaxation, and the supercells of its crystal."""
+    def _find_base(self, relaxation: str) -> tuple[dict[str, Any], Crystal, Displaced]:
+        """A relaxation's result, crystal and supercells; moments are rounded, so that like ones are equal."""
         result = self._result(relaxation)
         assert result is not None
-        return result, displaced(_crystal(result), self.settings)
+        found = Crystal(np.array(result["lattice"]), np.array(result["frac"]), np.array(result["numbers"]))
+        crystal = symmetrised(found, self.settings.symmetry)
+        result["moments"] = result["moments"] and [round(m, 1) for m in result["moments"]]
+        moments = result["moments"] if any(result["moments"] or ()) else None
+        return result, crystal, displaced(crystal, self.settings, moments)
 
     def _order_of(self, task: str) -> dict[str, Any]:
         if task in self._relaxations:
@@ -247,15 +251,13 @@ class Work:
         return many.order(self.vasp, self._starts[i], plan)
 
     def _order_of_cell(self, relaxation: str, k: int) -> dict[str, Any]:
-        result, cells = self._base(relaxation)
-        moments = result["moments"]
+        result, _, cells = self._base(relaxation)
         plan = inputs.forces(
             self.settings.incar,
             carry=result["corrections"],
-            mesh=result.get("mesh"),
+            mesh=result["mesh"],
             repeats=cells.repeats.tolist(),
-            # rounded, so that equal atoms stay equal for VASP's search for symmetry
-            moments=None if moments is None else [round(moments[j], 2) for j in cells.origin],
+            moments=result["moments"] and [result["moments"][j] for j in cells.origin],
         )
         return many.order(self.vasp, cells.cells[k], plan)
 
@@ -271,7 +273,3 @@ class Work:
         self._failures[i] = Failure(
             self._chosen.candidates[i], STAGE, kind, f"{self._chosen.crystals[i].formula}: {text}"
         )
-
-
-def _crystal(result: dict[str, Any]) -> Crystal:
-    return Crystal(np.array(result["lattice"]), np.array(result["frac"]), np.array(result["numbers"]))

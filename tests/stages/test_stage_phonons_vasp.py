@@ -87,7 +87,8 @@ def with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Conte
     """Two atoms of aluminium and copper need two supercells, whose VASP crashes; the balance."""
     pair = campaign.cesium_chloride(("Al", "Cu"))
     context = campaign.done(tmp_path / "run", [pair, CUBIC], slots={"n": 1, "attempts": 1}, max_corrections=1)
-    campaign.plan(tmp_path, monkeypatch, faults=[{"formula": "Al27Cu27", "fault": "segv", "step": "static"}])
+    faults = [{"formula": "Al27Cu27", "fault": "segv", "step": "static"}]
+    campaign.plan(tmp_path, monkeypatch, faults=faults, moments={"Al": 0.123, "Cu": -1.21})
     return context, str(pipeline.run_stage(context, "phonons"))
 
 
@@ -101,6 +102,7 @@ def test_one_supercell_that_fails_is_its_crystals_failure(tmp_path: Path, monkey
     assert "AlCu: displaced supercell 1 of 2: VASP was killed by SIGSEGV" in failure.message
     begun = [*context.path("vasp-phonons").glob(f"{failure.id}-d*")]
     assert len(begun) == 1, "the other supercell would have been in vain"
+    assert "MAGMOM = 27*0.1 27*-1.2" in (begun[0] / "01/INCAR").read_text(), "it begins with its cell's moments"
 
 
 @pytest.mark.slow
@@ -164,6 +166,15 @@ def test_a_symmetry_that_is_almost_there_saves_supercells(tmp_path: Path) -> Non
     kept = symmetrised(polar, config.symmetry)  # titanium is off centre by 0.04 angstrom
     assert kept.frac[1, 2] - kept.frac[0, 2] == pytest.approx(0.51, abs=1e-6)
     assert symmetrised(noise, 0.0) is noise
+
+
+def test_moments_that_differ_make_atoms_differ() -> None:
+    """Iron in a cell of two: one displacement if its atoms are alike, two if their moments are not."""
+    iron = Crystal(2.87 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 26]))
+    config = PhononsConfig(supercell_length=5.0)
+    counts = [len(displaced(iron, config, moments).cells) for moments in (None, [2.2, 2.2], [2.2, 0.5])]
+    assert counts == [1, 1, 2]
+    np.testing.assert_array_equal(displaced(iron, config).origin, np.repeat([0, 1], 8))
 
 
 def test_a_hull_of_the_potential_alone_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
