@@ -5,8 +5,8 @@
 It takes EMT where that knows the elements, else a Morse potential, shifted so that energies are negative. The plan is
 optional: {"seconds": s} lets every ionic step last s seconds; {"moments": {"Cu": 0.5}} are those of atoms by element;
 {"faults": [{"formula": "Cu4", "fault": "zbrent", "step": "relax", "times": 1, "after": 0}]} lets runs fail whose POSCAR
-has that formula (any, if not given). Most faults end when INCAR or KPOINTS hold the remedy that VASP users know; `times`
-limits how often one occurs, `stubborn` makes it ignore the remedy.
+has that formula (any, if not given). Most faults end when INCAR or KPOINTS hold the remedy that VASP users know;
+`times` limits how often one occurs, `stubborn` makes it ignore the remedy.
 """
 
 from __future__ import annotations
