@@ -123,8 +123,10 @@ class Work:
             cells = displaced(self._starts[i], self.settings)
             counts.append(len(cells.cells))
             atoms.append(len(cells.origin))
-            words = f"{counts[-1]} supercells of {atoms[-1]} atoms ({'x'.join(map(str, cells.repeats))} cells)"
-            lines.append(f"{self._chosen.candidates[i]} {self._starts[i].formula}: 1 relaxation, {words}")
+            words = f"{counts[-1]} of {atoms[-1]} atoms ({'x'.join(map(str, cells.repeats))} cells)"
+            lines.append(f"{self._chosen.candidates[i]} {self._starts[i].formula}: a relaxation; supercells: {words}")
+        refused = (self._failures[i] for i in self._chosen.wanted if i not in self._starts)
+        lines += [f"{failure.id} {failure.message}" for failure in refused]
         size = f" of {min(atoms)} to {max(atoms)} atoms" if atoms else ""
         n = len(self.rows)
         lines.append(f"{n} crystals, {n} relaxations, about {sum(counts)} supercells{size}")
@@ -185,15 +187,21 @@ class Work:
             standings = {k: known.get(tasks[k], slots.Standing()) for k in missing}
             k, standing = max(standings.items(), key=lambda item: (item[1].state == "failed", item[1].attempts))
             what = f"displaced supercell {k} of {len(tasks) - 1}" if k else "relaxation"
-            self._fail(i, standing.kind, f"{what}: {standing.message} (its attempts are in {FOLDER}/{tasks[k]})")
+            text = f"{what}: {standing.message} (its attempts are in {FOLDER}/{tasks[k]})"
+            self._fail(i, standing.kind or "not-computed", text)
             return None
         forces = [np.array(result["forces"]) for result in results if result is not None][1:]
         relaxed, crystal, cells = self._base(relaxation)
+        try:
+            modes = cells.spectrum(forces)
+        except Exception as error:
+            self._bug(i, error)
+            return None
         return record(
             self._chosen,
             i,
             crystal,
-            cells.spectrum(forces),
+            modes,
             self.settings,
             calculator=f"VASP {relaxed['version']}, {self.vasp.input_set}",
             settings_digest=self.ctx.config.identity(STAGE),
@@ -223,9 +231,8 @@ class Work:
             except UnphysicalError as error:
                 self._fail(i, error.kind, str(error))
                 names = []
-            except Exception as error:  # a bug, ours or phonopy's, must not end the other crystals' jobs
-                log.exception("the supercells of %s cannot be made", task)
-                self._fail(i, "internal-error", f"{type(error).__name__}: {error}")
+            except Exception as error:
+                self._bug(i, error)
                 names = []
             self._names[task] = names
             self._supercells |= {name: (task, k) for k, name in enumerate(names)}
@@ -268,6 +275,11 @@ class Work:
         body = json.dumps(settings | {"frac": frac.tolist(), "lattice": lattice.tolist()}, sort_keys=True)
         digest = hashlib.blake2b(body.encode(), digest_size=5).hexdigest()
         return f"{self._chosen.candidates[i]}-{what}-{digest}"
+
+    def _bug(self, i: int, error: Exception) -> None:
+        """A bug, ours or phonopy's, must not end the jobs of the other crystals, nor take their results."""
+        log.error("phonons of %s", self._chosen.candidates[i], exc_info=error)
+        self._fail(i, "internal-error", f"{type(error).__name__}: {error}")
 
     def _fail(self, i: int, kind: str, text: str) -> None:
         self._failures[i] = Failure(

@@ -20,7 +20,7 @@ from hpcgen import pipeline, slots, store
 from hpcgen.cli import main
 from hpcgen.config import Config, PhononsConfig, loads
 from hpcgen.crystal import Crystal, to_atoms
-from hpcgen.dynamics.phonons import displaced, spectrum, symmetrised
+from hpcgen.dynamics.phonons import Displaced, displaced, spectrum, symmetrised
 from hpcgen.errors import EXIT_REQUEUE, ConfigError, RunFolderError, UsageError
 from hpcgen.flow import Phonons
 from hpcgen.relax.minimise import Evaluation
@@ -124,7 +124,10 @@ def test_what_cannot_be_computed_costs_nothing(tmp_path: Path) -> None:
     )
     work = phonons_vasp.Work(context)
     assert work.rows == []
-    assert work.costs() == ["0 crystals, 0 relaxations, about 0 supercells"]
+    *refused, total = work.costs()
+    assert total == "0 crystals, 0 relaxations, about 0 supercells"
+    assert len(refused) == 2
+    assert all("more than phonons.max_atoms (50)" in line for line in refused)
     balance = pipeline.run_stage(context, "phonons")
     assert str(balance) == "phonons: 3 in = 0 out + 2 supercell-too-large + 1 budget-spent"
     assert not list((tmp_path / "vasp-phonons").glob("*-relax-*"))
@@ -184,7 +187,7 @@ def test_a_hull_of_the_potential_alone_is_enough(tmp_path: Path, capsys: pytest.
     command = ["phonons", str(tmp_path / "run/config.yaml"), "--run-dir", str(tmp_path / "run")]
     assert main([*command, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "Cu: 1 relaxation, 1 supercells of 64 atoms (4x4x4 cells)" in out
+    assert "Cu: a relaxation; supercells: 1 of 64 atoms (4x4x4 cells)" in out
     assert not (tmp_path / "run/vasp-phonons").exists()
     assert phonons_vasp.Work(context).source == "stability-mlip.h5"
     (tmp_path / "run/stability-mlip.h5").unlink()
@@ -246,7 +249,7 @@ def test_killed_and_stopped_it_goes_on_and_repeats_nothing(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_parts_share_the_crystals(tmp_path: Path) -> None:
+def test_parts_share_the_crystals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = campaign.done(tmp_path / "run", [COPPER, CUBIC])
     programs = [start(context.folder, "--shard", f"{k}/2") for k in range(2)]
     assert [program.wait(timeout=120) for program in programs] == [0, 0]
@@ -254,3 +257,9 @@ def test_parts_share_the_crystals(tmp_path: Path) -> None:
     assert len(list((context.folder / "vasp-phonons").glob("ledger-*-of-2.jsonl"))) == 2
     assert str(pipeline.run_stage(context, "phonons")) == "phonons: 2 in = 2 out"
     assert set(ended(context.folder / "vasp-phonons").values()) == {1}
+
+    def broken(self: Displaced, forces: Sequence[np.ndarray]) -> None:
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr(Displaced, "spectrum", broken)
+    assert str(pipeline.run_stage(context, "phonons", redo=True)) == "phonons: 2 in = 0 out + 2 internal-error"
