@@ -55,7 +55,7 @@ def ended(root: Path, state: str = "done") -> Counter[str]:
 
 def test_modes_are_those_of_the_potential_inside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Copper: fcc is a minimum, the simple cubic crystal is not. The third lies too high to be looked at."""
-    context = campaign.done(tmp_path, [COPPER, CUBIC, ALUMINIUM], [0.0, 0.1, 0.5])
+    context = campaign.done(tmp_path, [COPPER, CUBIC, ALUMINIUM], [0.0, 0.1, 0.5], slots={"n": 1})
     with caplog.at_level("INFO", logger="hpcgen"):
         balance = pipeline.run_stage(context, "phonons")
     assert str(balance) == "phonons: 3 in = 2 out + 1 above-limit"
