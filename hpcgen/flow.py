@@ -296,6 +296,22 @@ class Phonons:
         "f8", "wave vector of the lowest mode, in reciprocal lattice vectors", shape=(3,), unit="1"
     )
     supercell: NDArray[np.int64] = array("i8", "repetitions of the cell along its vectors", shape=(3,), unit="1")
+    forces: str = column(
+        "text",
+        "what the forces are by: `mlip` (a potential, or what else `relax` names) or `vasp`",
+        default="mlip",
+        since=2,
+    )
+    scale: str = column(
+        "text", "energy scale that the forces belong to; empty in files older than the column", default="", since=2
+    )
+    max_force: float = column(
+        "f8",
+        "largest force that relaxation left; NaN in files older than the column",
+        unit="eV/angstrom",
+        default=float("nan"),
+        since=2,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,6 +103,12 @@ DYNAMICS = Stage(
 PHONONS = Stage("phonons", ("stability.h5",), "phonons.h5", "farm", "look for imaginary modes near the hull", True)
 """No link of the chain: `hpcgen phonons` runs it when a campaign is done."""
 
+PHONONS_BY_VASP = replace(PHONONS, reads=("stability-mlip.h5",), launch="here", gpu=False)
+"""The same with `phonons.forces: vasp`: a controller of slots. It takes stability.h5 if that is there too.
+
+Its jobs (vasp-phonons/) stay where they are with `--redo`: their names say what was computed.
+"""
+
 ASIDE = (ROUNDTRIP, DYNAMICS, PHONONS)
 
 RECORD = "stages.json"
@@ -141,6 +147,8 @@ def work_of(command: str, config: Config) -> Stage:
     Raises:
         UsageError: if there is none.
     """
+    if command == PHONONS.name and config.phonons.forces == "vasp":
+        return PHONONS_BY_VASP
     return next((s for s in ASIDE if s.name == command), None) or stage(command, config)
 
 
@@ -198,26 +206,29 @@ def run_stage(context: Context, name: str, *, redo: bool = False) -> Balance | N
         return balance
 
 
-def run_part(context: Context, shard: int, shards: int) -> int:
-    """One part of the stage dft, beside the others; it writes no output, which the stage itself does when all are done.
+def run_part(context: Context, name: str, shard: int, shards: int) -> int:
+    """One part of a stage in slots (dft, phonons by VASP), beside the others.
+
+    It writes no output, which the stage itself does when all are done.
 
     Returns:
         0, or the code that batch scripts requeue on.
 
     Raises:
         RunFolderError: if the folder is no campaign's yet, or inputs are missing.
+        UsageError: if the stage is not done in slots.
     """
-    from hpcgen.stages import dft
-
-    s = stage(dft.STAGE, context.config)
+    s = work_of(name, context.config)
     if _started_as_many():
-        raise LaunchError("a part of dft is the work of one process, and several were started", remedy="one per job")
+        raise LaunchError(
+            f"a part of {name} is the work of one process, and several were started", remedy="one per job"
+        )
     context.check()
     _check_inputs(context, s)
     if done(context, s):
-        log.info("dft: %s is already there", context.path(s.writes))
+        log.info("%s: %s is already there", name, context.path(s.writes))
         return EXIT_OK
-    return dft.run_shard(context, shard, shards)
+    return import_module(f"hpcgen.stages.{name}").run_shard(context, shard, shards)
 
 
 def run_all(context: Context, *, until: str | None = None) -> int:

@@ -2,6 +2,7 @@
 # What the batch scripts of this folder share. They source it after setting HPCGEN_SLURM_DIR to this folder.
 #   hpcgen_begin SCRIPT CONFIG [RUN_DIR]   environment, one line about this start, sets CONFIG and RUN_DIR
 #   hpcgen_step COMMAND...                 run one program on the run folder; stops or requeues the job if it must
+#   hpcgen_array                           for jobs of VASP: sets HPCGEN_PART, the part that a task of a job array does
 #   "${HPCGEN_RANKS[@]}"                   words that start a program on every task of the job
 
 hpcgen_stopping= # set once Slurm has asked this job to end
@@ -44,6 +45,24 @@ hpcgen_begin() {
   trap hpcgen_on_signal USR1 TERM
   echo "=== ${script%.sh}: job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0} of at most $HPCGEN_MAX_RESTARTS," \
     "$SLURM_NTASKS tasks on $SLURM_JOB_NODELIST, $(date +%FT%T%z)"
+}
+
+# What a controller of slots needs: steps that share a node, and its part, (--shard I/N) in a job array, else ().
+hpcgen_array() {
+  local first last shards
+  export SLURM_EXACT=1 SLURM_MEM_PER_NODE=0 # so that steps share a node; some sites need it
+  HPCGEN_PART=()
+  [ -n "${SLURM_ARRAY_TASK_ID:-}" ] || return 0
+  first=${SLURM_ARRAY_TASK_MIN:?} last=${SLURM_ARRAY_TASK_MAX:?}
+  shards=${HPCGEN_SHARDS:-$SLURM_ARRAY_TASK_COUNT}
+  if [ -z "${HPCGEN_SHARDS:-}" ] && { [ "$first" -ne 0 ] || [ $((last + 1)) -ne "$SLURM_ARRAY_TASK_COUNT" ]; }; then
+    hpcgen_refuse "the array runs from $first to $last with $SLURM_ARRAY_TASK_COUNT tasks" \
+      "start at 0 without gaps (--array=0-7), or set HPCGEN_SHARDS to the number of parts of the whole"
+  fi
+  [ "$SLURM_ARRAY_TASK_ID" -lt "$shards" ] || hpcgen_refuse "there is no part $SLURM_ARRAY_TASK_ID of $shards" \
+    "parts run from 0 to $((shards - 1))"
+  # shellcheck disable=SC2034 # the scripts that source this one read it
+  HPCGEN_PART=(--shard "$SLURM_ARRAY_TASK_ID/$shards")
 }
 
 # Run a program on CONFIG and RUN_DIR. Returns only if it succeeded; otherwise the job ends with its exit code, and goes

@@ -20,23 +20,10 @@ fi
 source "$HPCGEN_SLURM_DIR/job.sh"
 hpcgen_begin relax_array.sh "$@"
 
-export SLURM_EXACT=1 SLURM_MEM_PER_NODE=0 # so that steps share a node; some sites need it
-part=()
-if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
-  first=${SLURM_ARRAY_TASK_MIN:?} last=${SLURM_ARRAY_TASK_MAX:?}
-  shards=${HPCGEN_SHARDS:-$SLURM_ARRAY_TASK_COUNT}
-  if [ -z "${HPCGEN_SHARDS:-}" ] && { [ "$first" -ne 0 ] || [ $((last + 1)) -ne "$SLURM_ARRAY_TASK_COUNT" ]; }; then
-    hpcgen_refuse "the array runs from $first to $last with $SLURM_ARRAY_TASK_COUNT tasks" \
-      "start at 0 without gaps (--array=0-7), or set HPCGEN_SHARDS to the number of parts of the whole"
-  fi
-  [ "$SLURM_ARRAY_TASK_ID" -lt "$shards" ] || hpcgen_refuse "there is no part $SLURM_ARRAY_TASK_ID of $shards" \
-    "parts run from 0 to $((shards - 1))"
-  part=(--shard "$SLURM_ARRAY_TASK_ID/$shards")
-fi
-
+hpcgen_array
 hpcgen_step hpcgen doctor
-if [ ${#part[@]} -gt 0 ]; then
-  hpcgen_step hpcgen dft "${part[@]}"
+if [ ${#HPCGEN_PART[@]} -gt 0 ]; then
+  hpcgen_step hpcgen dft "${HPCGEN_PART[@]}"
 else
   for stage in hull select dft stability; do
     hpcgen_step hpcgen "$stage"

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SLURM = ROOT / "slurm"
 JOBS = sorted(p for p in SLURM.glob("*.sh") if p.name not in ("job.sh", "submit.sh"))
-LONG_JOBS = [p for p in JOBS if p.stem in ("train", "reconstruct", "relax", "relax_array")]
+LONG_JOBS = [p for p in JOBS if p.stem in ("train", "reconstruct", "relax", "relax_array", "phonons_vasp")]
 SIZES = ("--nodes", "-N", "--ntasks", "-n", "--gpus", "--cpus-per-task", "-c", "--gres", "--mem")
 
 
@@ -32,11 +32,14 @@ def test_shellcheck() -> None:
 
 
 def test_every_stage_has_a_job() -> None:
-    assert [p.stem for p in JOBS] == ["reconstruct", "relax", "relax_array", "report", "sample", "train"]
+    assert [p.stem for p in JOBS] == [
+        *("phonons_vasp", "reconstruct", "relax", "relax_array", "report", "sample", "train")
+    ]
     text = " ".join(p.read_text(encoding="utf-8") for p in JOBS)
     for stage in ("data", "train", "sample", "reconstruct", "screen", "relax", "reference", "hull", "report"):
         assert f"hpcgen {stage}" in text, f"no job runs {stage}"
     assert "for stage in hull select dft stability" in text
+    assert "hpcgen phonons --set phonons.forces=vasp" in text
 
 
 @pytest.mark.parametrize("script", JOBS, ids=lambda p: p.stem)
@@ -114,6 +117,17 @@ def test_a_signal_reaches_the_program_and_its_exit_code_comes_back(number: signa
     assert shell.returncode == 9
     assert "told" in out
     assert "on\n" not in out
+
+
+def test_a_task_of_an_array_knows_its_part() -> None:
+    body = 'hpcgen_begin x.sh c.yaml; hpcgen_array; echo "<${HPCGEN_PART[*]}> $SLURM_EXACT"'
+    array = {f"SLURM_ARRAY_TASK_{key}": value for key, value in zip(("ID", "MIN", "MAX", "COUNT"), "3074", strict=True)}
+    assert "<> 1" in in_job(body).communicate(timeout=60)[0]
+    shell = in_job(body, **array)
+    assert "start at 0 without gaps" in shell.communicate(timeout=60)[1]
+    assert "<--shard 3/8> 1" in in_job(body, **array, HPCGEN_SHARDS="8").communicate(timeout=60)[0]
+    assert "<--shard 3/8> 1" in in_job(body, **array | {"SLURM_ARRAY_TASK_COUNT": "8"}).communicate(timeout=60)[0]
+    assert "there is no part 3 of 2" in in_job(body, **array, HPCGEN_SHARDS="2").communicate(timeout=60)[1]
 
 
 def test_threads_follow_the_job() -> None:

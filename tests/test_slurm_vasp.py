@@ -12,7 +12,7 @@ import vasp_campaign as campaign
 from virtual_cluster import VirtualCluster, running, text_of, wait
 
 from hpcgen import slots, store
-from hpcgen.flow import DftRelaxation, Stability
+from hpcgen.flow import DftRelaxation, Phonons, Stability
 from hpcgen.slots.ledger import events
 from hpcgen.stages import select
 
@@ -65,3 +65,19 @@ def test_an_array_does_its_parts_and_one_job_the_rest(cluster: VirtualCluster, t
         assert len(f) == 6
     assert all(s.last == 1 for s in slots.standings(run / "vasp").values()), "nothing was computed twice"
     wait(lambda: "start at 0 without gaps" in text_of(tmp_path / "wrong.log"), f"the refusal of {wrong}", log)
+
+
+def test_phonons_as_an_array_and_the_rest(cluster: VirtualCluster, tmp_path: Path) -> None:
+    pytest.importorskip("phonopy")
+    run, log = tmp_path / "run", tmp_path / "job.log"
+    crystals = [campaign.cesium_chloride(pair) for pair in campaign.PAIRS[:3]]
+    campaign.done(run, crystals, command=COMMAND, phonons={"forces": "mlip"})  # the script says `vasp`
+    job = cluster.submit("phonons_vasp.sh", run, log, "--array=0-1", "--ntasks=2")
+    wait(lambda: len(list((run / "vasp-phonons").glob("ledger-*-of-2.jsonl"))) == 2, "both parts", log)
+    last = cluster.submit("phonons_vasp.sh", run, log, f"--dependency=afterany:{job}", "--ntasks=2")
+    assert cluster.finish(last, log)["JobState"] == "COMPLETED", text_of(log)
+    with store.open(run / "phonons.h5", Phonons) as f:
+        assert len(f) == 3
+    found = slots.standings(run / "vasp-phonons")
+    assert len(found) >= 6
+    assert all((s.state, s.last) == ("done", 1) for s in found.values()), "nothing was computed twice"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def fill(folder: Path, n: int, **vasp: Any) -> Context:
     store.write(
         folder / "dataset.h5", Entry, [Entry(make_id("t", "d", 0), cesium_chloride(PAIRS[0]), "row:1", "train")]
     )
+    (folder / "config.yaml").write_text(context.config.text(), encoding="utf-8")
+    return context
+
+
+def done(folder: Path, crystals: Sequence[Crystal], e_hull: Sequence[float] = (), **vasp: Any) -> Context:
+    """A run folder whose campaign is done, with `crystals` near its hull. Keywords: `phonons` goes to that section."""
+    folder.mkdir(parents=True, exist_ok=True)
+    phonons = {"forces": "vasp", "supercell_length": 7.0, "displacement": 0.02, "max_e_hull": 0.2}
+    phonons |= vasp.pop("phonons", {})
+    context = Context(Config.model_validate(settings(compress=False, **vasp) | {"phonons": phonons}), folder)
+    energies = e_hull or [0.01 * i for i in range(len(crystals))]
+    rows = [on_first_hull(relaxed_by_ml(i, c), e) for i, (c, e) in enumerate(zip(crystals, energies, strict=True))]
+    for name in ("stability-mlip.h5", "stability.h5"):
+        store.write(folder / name, Stability, rows)
     (folder / "config.yaml").write_text(context.config.text(), encoding="utf-8")
     return context
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def offer(commands: Any) -> None:
     commands.choices["hull"].add_argument(
         "--verify", action="store_true", help="check every energy above the hull by a linear programme (HiGHS)"
     )
-    _offer_shards(commands.choices["dft"])
+    for name in ("dft", "phonons"):
+        _offer_shards(commands.choices[name], name)
     experiments.offer(commands)
 
     examine = commands.add_parser(
@@ -45,15 +47,17 @@ def offer(commands: Any) -> None:
     examine.set_defaults(handler=_doctor)
 
 
-def _offer_shards(parser: argparse.ArgumentParser) -> None:
+def _offer_shards(parser: argparse.ArgumentParser, name: str) -> None:
     """`hpcgen dft --shard I/N`, for job arrays."""
     parser.add_argument(
-        "--shard", metavar="I/N", help="do part I (from 0) of N and write no output; `hpcgen dft` then does the rest"
+        "--shard",
+        metavar="I/N",
+        help=f"do part I (from 0) of N by VASP and write no output; `hpcgen {name}` then does the rest",
     )
-    parser.set_defaults(handler=_dft)
+    parser.set_defaults(handler=_sharded)
 
 
-def _dft(arguments: argparse.Namespace) -> int:
+def _sharded(arguments: argparse.Namespace) -> int:
     """The stage, or one part of it."""
     if arguments.shard is None or arguments.dry_run:
         return _stage(arguments)
@@ -64,7 +68,7 @@ def _dft(arguments: argparse.Namespace) -> int:
             expected="--shard I/N with I from 0 to N - 1, and without --redo",
             remedy="job arrays start at 0: sbatch --array=0-7 gives the parts 0/8 to 7/8",
         )
-    return pipeline.run_part(context_of(arguments), int(shard), int(shards))
+    return pipeline.run_part(context_of(arguments), arguments.command, int(shard), int(shards))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -87,11 +91,13 @@ def _stage(arguments: argparse.Namespace) -> int:
         s = pipeline.work_of(arguments.command, context.config)
         state = "already done" if pipeline.done(context, s) and not arguments.redo else "would run"
         print(f"{state}: {', '.join(s.reads) or context.config.data.source} -> {context.path(s.writes)}")
-        return EXIT_OK
-    if arguments.command == pipeline.DYNAMICS.name and not arguments.redo:
-        from hpcgen.stages import dynamics
+        if s is pipeline.PHONONS_BY_VASP and state == "would run":
+            from hpcgen.stages import phonons_vasp
 
-        dynamics.check(context)
+            print("\n".join(phonons_vasp.costs(context)))
+        return EXIT_OK
+    if arguments.command in (pipeline.DYNAMICS.name, pipeline.PHONONS.name) and not arguments.redo:
+        import_module(f"hpcgen.stages.{arguments.command}").check(context)
     pipeline.run_stage(context, arguments.command, redo=arguments.redo)
     if getattr(arguments, "verify", False):
         from hpcgen.stages import hull

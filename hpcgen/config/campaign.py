@@ -82,9 +82,14 @@ class RelaxConfig(Section):
 class PhononsConfig(Section):
     """`hpcgen phonons`: imaginary modes of what is near the hull; not part of the chain."""
 
+    forces: Literal["mlip", "vasp"] = Field(
+        "mlip",
+        description="of displaced supercells: by the potential of `relax`, or by VASP (needs the section `vasp`)",
+    )
     max_e_hull: float = Field(0.1, description="eV/atom above the hull, up to which crystals are looked at")
-    max_force: Positive = Field(0.005, description="eV/angstrom, to which they are relaxed further")
-    max_stress: Positive = Field(0.05, description="GPa, likewise")
+    n: Count | None = Field(None, description="crystals at most, the most stable first; null: any number")
+    max_force: Positive = Field(0.005, description="eV/angstrom, to which they are relaxed further; VASP's EDIFFG")
+    max_stress: Positive = Field(0.05, description="GPa, likewise; by VASP its own criterion holds")
     supercell_length: Positive = Field(
         12.0, description="angstrom between opposite faces of the supercell at least; CHGNet sees up to 6"
     )
@@ -93,7 +98,15 @@ class PhononsConfig(Section):
     tolerance: Annotated[float, Field(ge=0.0)] = Field(
         0.1, description="THz below zero that still count as real: the noise of forces and supercell"
     )
-    batch: Count = Field(4, description="displaced supercells evaluated at a time")
+    batch: Count = Field(4, description="displaced supercells evaluated at a time; not by VASP")
+    symmetry: Annotated[float, Field(ge=0.0)] = Field(
+        0.03,
+        description="VASP: angstrom within which a symmetry is imposed before and after the relaxation, as each one "
+        "that is missing costs supercells; 0: none",
+    )
+    incar: dict[str, Any] = Field(
+        {}, description="VASP: INCAR tags of relaxation and supercells that replace ours, such as {EDIFF: 1e-7}"
+    )
 
 
 class HullConfig(Section):

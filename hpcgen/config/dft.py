@@ -105,6 +105,10 @@ class VaspConfig(Section):
             )
         return self
 
+    def decisive(self) -> dict[str, Any]:
+        """All that can change a result, as plain values: not how VASP is started, watched and tidied up after."""
+        return self.model_dump(mode="json", exclude={"command", "gamma_command", "poll", "hang", "compress", "drop"})
+
     @property
     def energy_scale(self) -> str:
         """The scale of the energies that these settings give, before any correction."""

@@ -61,6 +61,15 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _phonons_know_how_to_start_vasp(self) -> Config:
+        if self.phonons.forces == "vasp" and self.vasp is None:
+            raise ValueError(
+                "phonons.forces is `vasp`, and there is no section `vasp`, which says how VASP is started; "
+                "add it (vasp: {command: [srun, -N1, --exact, vasp_std]}), or take phonons.forces: mlip"
+            )
+        return self
+
     def text(self) -> str:
         """The resolved configuration as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -100,8 +109,7 @@ class Config(Section):
             tree[section].pop("device", None)
         for key in ("processes", "keep", "checkpoint_every", "score_every", "compile"):
             tree["train"].pop(key)
-        for key in ("command", "gamma_command", "poll", "hang", "compress", "drop"):
-            (tree["vasp"] or {}).pop(key, None)
+        tree["vasp"] = self.vasp and self.vasp.decisive()
         return tree
 
 

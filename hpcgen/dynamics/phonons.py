@@ -4,6 +4,9 @@ A relaxation keeps the symmetry it starts with and cannot leave a saddle point; 
 is the smallest diagonal one whose faces are `phonons.supercell_length` apart. Modes are looked at where it makes them
 exact, at the wave vectors commensurate with it; in between phonopy interpolates, and an interpolated imaginary mode is
 often none. The splitting of longitudinal and transverse optical modes at Gamma is left out: it lifts modes only.
+
+Forces that the relaxation left need no run of their own to be subtracted: phonopy displaces an atom to both sides where
+they are not equal by symmetry, and what is the same in both drops out.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +22,8 @@ from numpy.typing import NDArray
 from hpcgen.config import PhononsConfig
 from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.errors import DependencyError
+from hpcgen.reconstruct.refine_fit import deformation
+from hpcgen.reconstruct.symmetry import find_group, symmetric_positions, symmetric_strain
 from hpcgen.relax.minimise import Evaluation, UnphysicalError
 
 EvaluateAll = Callable[[Sequence[Crystal]], Sequence[Evaluation | UnphysicalError]]
@@ -57,6 +63,20 @@ def supercell_of(crystal: Crystal, length: float) -> NDArray[np.int64]:
     return np.ceil(length / heights - 1e-6).astype(np.int64).clip(1)
 
 
+def symmetrised(crystal: Crystal, tolerance: float) -> Crystal:
+    """The nearest crystal with the symmetry that is found within `tolerance` (angstrom); 0: the crystal as it is.
+
+    What is relaxed to a small force is symmetric to some 0.03 angstrom only, and each operation that an exact search
+    misses costs supercells: a crystal without any needs six for each atom. Where forces are linear, those of the mean
+    of equivalent positions are the mean of theirs, and so within the same limit.
+    """
+    group = find_group(crystal.lattice, crystal.frac, crystal.numbers, tolerance) if tolerance else None
+    if group is None:
+        return crystal
+    lattice = crystal.lattice @ deformation(symmetric_strain(crystal.lattice, group))
+    return Crystal(lattice, symmetric_positions(crystal.frac, group), crystal.numbers)
+
+
 def check_installed() -> None:
     """Raise if phonopy is not there.
 
@@ -67,17 +87,48 @@ def check_installed() -> None:
         raise DependencyError("the package phonopy is not installed", remedy="pip install 'hpcgen[phonons]'")
 
 
-def spectrum(evaluate_all: EvaluateAll, crystal: Crystal, config: PhononsConfig) -> Spectrum:
-    """The modes of a relaxed crystal.
+@dataclass(frozen=True, eq=False)
+class Displaced:
+    """The supercells whose forces decide the modes of a crystal of n atoms.
+
+    Attributes:
+        repeats: (3,) cells along each lattice vector.
+        cells: distinct displacements, each in a supercell; the same for the same crystal and version of phonopy.
+        origin: (atoms of a supercell,) which atom of the crystal each is an image of.
+    """
+
+    repeats: NDArray[np.int64]
+    cells: list[Crystal]
+    origin: NDArray[np.int64]
+    _phonopy: Any
+
+    def spectrum(self, forces: Sequence[FloatArray]) -> Spectrum:
+        """The modes.
+
+        Args:
+            forces: on the atoms of each of `cells`, eV/angstrom. Their mean, which a crystal at rest has not, is taken
+                off: grids in space (VASP) leave one.
+        """
+        self._phonopy.forces = [f - f.mean(axis=0) for f in forces]
+        self._phonopy.produce_force_constants()
+        self._phonopy.symmetrize_force_constants()
+        steps = [np.arange(n) / n for n in self.repeats]
+        q_points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        self._phonopy.run_qpoints(q_points)
+        frequencies = np.sort(np.asarray(self._phonopy.qpoints.frequencies, dtype=np.float64), axis=1)
+        return Spectrum(self.repeats, len(self.cells), q_points, frequencies)
+
+
+def displaced(crystal: Crystal, config: PhononsConfig, moments: Sequence[float] | None = None) -> Displaced:
+    """The displaced supercells of a relaxed crystal.
 
     Args:
-        evaluate_all: the potential.
-        crystal: with forces near zero, else the modes mean nothing.
+        crystal: relaxed.
         config: supercell and displacement.
+        moments: magnetic, of its atoms; operations that change them are no symmetries.
 
     Raises:
-        UnphysicalError: `supercell-too-large` beyond `phonons.max_atoms` atoms; what the potential says of a displaced
-            supercell.
+        UnphysicalError: `supercell-too-large` beyond `phonons.max_atoms` atoms.
     """
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
@@ -87,24 +138,36 @@ def spectrum(evaluate_all: EvaluateAll, crystal: Crystal, config: PhononsConfig)
     if atoms > config.max_atoms:
         text = f"{atoms} atoms ({'x'.join(map(str, repeats))} cells), more than phonons.max_atoms ({config.max_atoms})"
         raise UnphysicalError("supercell-too-large", text)
-    cell = PhonopyAtoms(numbers=crystal.numbers, cell=crystal.lattice, scaled_positions=crystal.frac)
+    cell = PhonopyAtoms(
+        numbers=crystal.numbers, cell=crystal.lattice, scaled_positions=crystal.frac, magnetic_moments=moments
+    )
     phonopy = Phonopy(cell, np.diag(repeats), primitive_matrix=np.eye(3), log_level=0)
     phonopy.generate_displacements(distance=config.displacement)
-    displaced = [
+    cells = [
         Crystal(cell.cell, cell.scaled_positions, cell.numbers) for cell in phonopy.supercells_with_displacements or []
     ]
+    first = [phonopy.supercell.u2u_map[i] for i in phonopy.supercell.s2u_map]
+    return Displaced(repeats, cells, np.array(first, dtype=np.int64), phonopy)
+
+
+def spectrum(evaluate_all: EvaluateAll, crystal: Crystal, config: PhononsConfig) -> Spectrum:
+    """The modes of a relaxed crystal by a potential.
+
+    Args:
+        evaluate_all: the potential.
+        crystal: with forces near zero, else the modes mean nothing.
+        config: supercell and displacement.
+
+    Raises:
+        UnphysicalError: as `displaced`; what the potential says of a displaced supercell.
+    """
+    supercells = displaced(crystal, config)
     forces = []
-    for start in range(0, len(displaced), config.batch):
-        for result in evaluate_all(displaced[start : start + config.batch]):
+    for start in range(0, len(supercells.cells), config.batch):
+        for result in evaluate_all(supercells.cells[start : start + config.batch]):
             if isinstance(result, UnphysicalError):
                 raise result
             if not np.isfinite(result.forces).all():
                 raise UnphysicalError("not-finite", "forces of a displaced supercell are not finite")
             forces.append(result.forces)
-    phonopy.forces = forces
-    phonopy.produce_force_constants()
-    phonopy.symmetrize_force_constants()
-    q_points = np.stack(np.meshgrid(*[np.arange(n) / n for n in repeats], indexing="ij"), axis=-1).reshape(-1, 3)
-    phonopy.run_qpoints(q_points)
-    frequencies = np.sort(np.asarray(phonopy.qpoints.frequencies, dtype=np.float64), axis=1)
-    return Spectrum(repeats, len(displaced), q_points, frequencies)
+    return supercells.spectrum(forces)

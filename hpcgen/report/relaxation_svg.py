@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from hpcgen.crystal import FloatArray
 from hpcgen.flow import Relaxation
-from hpcgen.report.svg import LEFT, RIGHT, WIDTH, Frame, figure
+from hpcgen.report.svg import LEFT, RIGHT, WIDTH, Frame, figure, legend_entry
 
 ENERGY = (26, 116)
 FORCE = (136, 226)
@@ -52,11 +52,7 @@ def relaxation_chart(relaxations: Mapping[str, Relaxation], max_force: float) ->
     for number, (name, r) in enumerate(known):
         parts += [_line(panels[0], above[number], number), _line(panels[1], forces[number], number)]
         parts += [_border(panels, step, number) for step in new_runs(r)]
-        left = LEFT + room * number
-        parts.append(
-            f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
-            f'<text x="{left + 21}" y="14">{escape(name[: room // 6 - 4])}</text>'
-        )
+        parts.append(legend_entry(number, LEFT + room * number, name[: room // 6 - 4]))
     label = f"Relaxation by {' and by '.join(name for name, _ in known)}: energy above the end, and largest force"
     return figure("".join(parts), label, HEIGHT)
 

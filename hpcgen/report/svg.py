@@ -129,12 +129,17 @@ def curves(x: FloatArray, series: dict[str, FloatArray], x_label: str, y_label: 
         mark = f'<circle class="dot line-{number}" cx="{frame.x(xs[-1]):.1f}" cy="{frame.y(ys[-1]):.1f}" r="3"/>'
         parts.append(f'<polyline class="line line-{number}" points="{points}"/>{mark}')
         left = LEFT + min(125, (WIDTH - LEFT) // len(shown)) * number
-        legend.append(
-            f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
-            f'<text x="{left + 21}" y="14">{escape(name.replace("_", " ")[:16])}</text>'
-        )
+        legend.append(legend_entry(number, left, name.replace("_", " ")[:16]))
     body = frame.axes(x_label, y_label, log=log) + "".join(parts + legend)
     return figure(body, f"{y_label} over {x_label}")
+
+
+def legend_entry(number: int, left: float, name: str) -> str:
+    """The stroke of line `number` and its name, above the picture."""
+    return (
+        f'<line class="line line-{number}" x1="{left}" x2="{left + 16}" y1="10" y2="10"/>'
+        f'<text x="{left + 21}" y="14">{escape(name)}</text>'
+    )
 
 
 def standalone(chart: Markup, css: str) -> str:

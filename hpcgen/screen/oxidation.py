@@ -20,10 +20,9 @@ from functools import cache, lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from hpcgen.screen.validity import metals
+from hpcgen.screen.validity import Formula, smallest_formula, without_ions
 
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
@@ -52,19 +51,15 @@ def oxidation_balance(numbers: ArrayLike) -> ChargeBalance:
     Args:
         numbers: (n,) atomic numbers.
     """
-    z, counts = np.unique(np.asarray(numbers), return_counts=True)
-    smallest = counts // np.gcd.reduce(counts)
-    return _of_formula(tuple(zip(z.tolist(), smallest.tolist(), strict=True)))
+    return _of_formula(smallest_formula(numbers))
 
 
 @lru_cache(maxsize=100_000)
-def _of_formula(formula: tuple[tuple[int, int], ...]) -> ChargeBalance:
-    """As `oxidation_balance`, for (atomic number, smallest whole number of atoms) by element."""
-    from ase.data import chemical_symbols
-
-    counts = {chemical_symbols[z]: n for z, n in formula}
+def _of_formula(formula: Formula) -> ChargeBalance:
+    """As `oxidation_balance`."""
+    counts = dict(formula)
     known = {symbol: _states(symbol) for symbol in counts}
-    if len(counts) == 1 or all(symbol in metals() for symbol in counts) or not all(known.values()):
+    if without_ions(counts) or not all(known.values()):
         return ChargeBalance(UNKNOWN, "")
     found = _neutral(counts, known)
     if found is None and "O" in counts:

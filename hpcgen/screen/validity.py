@@ -6,6 +6,7 @@ correction: an atom's own periodic images count as neighbours too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache, lru_cache
 from itertools import pairwise
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcgen.crystal import Crystal
+
+Formula = tuple[tuple[str, int], ...]
+"""Symbol and number of atoms of each element."""
 
 MIN_VOLUME = 0.1
 """Cell volume below which CDVAE calls a structure invalid, cubic angstrom."""
@@ -54,6 +58,24 @@ def structure_valid(crystal: Crystal, min_distance: float = 0.5) -> bool:
     return not structure_problem(crystal, min_distance)
 
 
+def smallest_formula(numbers: ArrayLike) -> Formula:
+    """The composition in smallest whole numbers, by atomic number.
+
+    Args:
+        numbers: (n,) atomic numbers.
+    """
+    from ase.data import chemical_symbols
+
+    z, counts = np.unique(np.asarray(numbers), return_counts=True)
+    smallest = counts // np.gcd.reduce(counts)
+    return tuple((chemical_symbols[i], n) for i, n in zip(z.tolist(), smallest.tolist(), strict=True))
+
+
+def without_ions(symbols: Collection[str]) -> bool:
+    """Whether these elements make no ions together: a single element, or metals alone."""
+    return len(symbols) == 1 or all(symbol in metals() for symbol in symbols)
+
+
 def composition_valid(numbers: ArrayLike) -> bool:
     """CDVAE's composition validity by SMACT: charge neutrality and order of electronegativities.
 
@@ -68,19 +90,16 @@ def composition_valid(numbers: ArrayLike) -> bool:
     Args:
         numbers: (n,) atomic numbers.
     """
-    z, counts = np.unique(np.asarray(numbers), return_counts=True)
-    smallest = counts // np.gcd.reduce(counts)
-    return _formula_valid(tuple(zip(z.tolist(), smallest.tolist(), strict=True)))
+    return _formula_valid(smallest_formula(numbers))
 
 
 @lru_cache(maxsize=100_000)
-def _formula_valid(formula: tuple[tuple[int, int], ...]) -> bool:
-    """As `composition_valid`, for (atomic number, smallest whole number of atoms) by element."""
+def _formula_valid(formula: Formula) -> bool:
+    """As `composition_valid`."""
     import smact
-    from ase.data import chemical_symbols
 
-    counts = {chemical_symbols[z]: n for z, n in formula}
-    if len(counts) == 1 or all(symbol in metals() for symbol in counts):
+    counts = dict(formula)
+    if without_ions(counts):
         return True
     elements = []
     for symbol, count in counts.items():

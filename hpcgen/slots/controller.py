@@ -11,7 +11,7 @@ import selectors
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,49 +20,13 @@ from hpcgen.errors import LaunchError, StoreError
 from hpcgen.slots.ledger import Ledger, Standing, standings
 from hpcgen.slots.outcome import Outcome, attempt_folder
 from hpcgen.slots.process import SlotProcess, end_processes, family, marked
+from hpcgen.slots.settings import SlotSettings, Summary
 
 log = logging.getLogger("hpcgen")
 
 SICK_AT_FIRST, SICK_IN_A_ROW = 3, 10
 TASKS_PER_WORKER = 50  # then a fresh process: libraries leak
 LATE = 10.0  # seconds that a program may take longer than it was given before it is ended
-
-
-@dataclass(frozen=True)
-class SlotSettings:
-    """How the controller works. Times in seconds.
-
-    Attributes:
-        n: slots.
-        attempts: that count, per task; then it has failed.
-        end: seconds since 1970 when the job is killed; None: never.
-        reserve: before `end`, in which running programs are told to stop, and have to.
-        shortest: no task is begun with less time than this before the reserve.
-        grace: that programs have after a stop signal.
-        free: bytes that must be free on the disk for another task to begin.
-        interval: between progress lines.
-        wrapper: words before the worker's command, such as `srun -N1 --exact --overlap`; `{slot}` is its number.
-    """
-
-    n: int = 1
-    attempts: int = 3
-    end: float | None = None
-    reserve: float = 300.0
-    shortest: float = 600.0
-    grace: float = 60.0
-    free: int = 1 << 30
-    interval: float = 30.0
-    wrapper: tuple[str, ...] = ()
-
-
-@dataclass
-class Summary:
-    """How the tasks of one call stand after it. `left`: neither done nor failed."""
-
-    done: int = 0
-    failed: int = 0
-    left: int = 0
-    why: str = ""
 
 
 @dataclass
@@ -87,6 +51,8 @@ class Controller:
         settings: see there.
         shard: name of the ledger among those of several controllers.
         stopping: asked often; True once this process was told to end.
+        then: tasks that follow from one that is done; asked once for each, also for those done in earlier runs.
+        in_vain: tasks that nobody needs once this one has failed; what of them has not begun is left out.
     """
 
     root: Path
@@ -95,31 +61,32 @@ class Controller:
     settings: SlotSettings
     shard: str = "0-of-1"
     stopping: Callable[[], bool] = lambda: False
+    then: Callable[[str], Iterable[str]] = lambda task: ()
+    in_vain: Callable[[str], Iterable[str]] = lambda task: ()
     _slots: list[_Slot] = field(default_factory=list)
     _queue: deque[str] = field(default_factory=deque)
     _standing: dict[str, Standing] = field(default_factory=dict)
+    _known: dict[str, Standing] = field(default_factory=dict)  # from the ledgers, when this run began
     _sick: int = 0
     _healthy: bool = False
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=50))
 
     def run(self, tasks: Sequence[str]) -> Summary:
-        """Do what is left of `tasks`.
+        """Do what is left of `tasks` and of what follows from them.
 
         Returns:
-            how they stand; `left` is positive if time or a signal did not let all of them end.
+            how they all stand; `left` is positive if time or a signal did not let all of them end.
 
         Raises:
             LaunchError: if the program cannot be started here, whatever the task.
             StoreError: if the disk is full.
             RunFolderError: if another controller of the same shard is at work.
         """
-        settings = self.settings
         with Ledger(self.root, self.shard) as ledger:
             self._end_leftovers()
-            self._standing = {task: Standing() for task in tasks}
-            self._standing |= {task: s for task, s in standings(self.root).items() if task in self._standing}
-            self._queue = deque(task for task in tasks if self._state(task) in ("pending", "running"))
-            self._slots = [_Slot(i) for i in range(min(settings.n, len(self._queue)))]
+            self._queue, self._standing, self._known = deque(), {}, standings(self.root)
+            self._enter(tasks)
+            self._slots = [_Slot(i) for i in range(self.settings.n)]
             self._report(True)
             try:
                 with selectors.DefaultSelector() as selector:
@@ -128,9 +95,33 @@ class Controller:
                 for slot in self._slots:
                     if slot.process is not None:
                         slot.process.end()
-        states = Counter(self._state(task) for task in tasks)
+        states = Counter(self._state(task) for task in self._standing)
         left = states["pending"] + states["running"]
         return Summary(states["done"], states["failed"], left, why if left else "")
+
+    def _enter(self, tasks: Iterable[str]) -> None:
+        """Take tasks, and what follows from those that are done, into the books, and what is to do into the queue."""
+        failed = []
+        for task in tasks:
+            self._standing[task] = self._known.get(task, Standing())
+            state = self._state(task)
+            if state == "done":
+                self._enter(self.then(task))
+            elif state == "failed":
+                failed.append(task)
+            else:
+                self._queue.append(task)
+        for task in failed:
+            self._leave_out(task)
+
+    def _leave_out(self, failed: str) -> None:
+        """Take from queue and books what is in vain now."""
+        vain = set(self.in_vain(failed)) & set(self._queue)
+        if vain:
+            self._queue = deque(task for task in self._queue if task not in vain)
+            for task in vain:
+                del self._standing[task]
+            log.info("%d tasks are left out, in vain without %s", len(vain), failed)
 
     def _state(self, task: str) -> str:
         s = self._standing[task]
@@ -265,10 +256,14 @@ class Controller:
         if outcome.state == "done" or outcome.state == "failed":
             standing.state, standing.result = outcome.state, slot.attempt
             self._seconds.append(seconds)
+            if standing.state == "done":
+                self._enter(self.then(task))
         else:
             standing.state = "pending"
             if self._state(task) == "pending":
                 self._queue.append(task)
+        if self._state(task) == "failed":
+            self._leave_out(task)
         if outcome.state != "done":
             level = logging.WARNING if self._state(task) == "failed" else logging.INFO
             log.log(level, "%s attempt %d: %s %s: %s", task, slot.attempt, outcome.state, outcome.kind, outcome.message)

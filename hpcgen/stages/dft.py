@@ -19,16 +19,14 @@ import numpy as np
 from hpcgen import flow, provenance, slots, store
 from hpcgen.crystal import Crystal, CrystalBatch
 from hpcgen.errors import EXIT_OK, EXIT_REQUEUE, Failure, StoreError
-from hpcgen.farm.signals import StopSignals
 from hpcgen.flow import DftRelaxation, Relaxation, Selected
 from hpcgen.stages.context import Balance, Context
-from hpcgen.vasp.site import check_site
+from hpcgen.vasp import inputs, many
 
 log = logging.getLogger("hpcgen")
 
 STAGE = "dft"
 FOLDER = "vasp"
-PROGRAM = "hpcgen.vasp.task:run"
 
 
 def run(ctx: Context) -> Balance:
@@ -58,13 +56,13 @@ def run(ctx: Context) -> Balance:
         record_id = flow.make_id(config.identity(STAGE), STAGE, i)
         records.append(_record(record_id, candidate_id, relaxation_id, outcome.result, standing, ctx))
     balance = Balance.of(STAGE, len(chosen), len(records), failures)
-    inputs = {name: store.content_digest(ctx.path(name)) for name in ("selected.h5", "relaxed-mlip.h5")}
+    read = {name: store.content_digest(ctx.path(name)) for name in ("selected.h5", "relaxed-mlip.h5")}
     store.write(
         ctx.path("relaxed-vasp.h5"),
         DftRelaxation,
         records,
         failures=failures,
-        header=provenance.header(config, inputs),
+        header=provenance.header(config, read),
         attrs={
             "balance": balance.to_json(),
             "scale": config.vasp.energy_scale,
@@ -88,33 +86,18 @@ def run_shard(ctx: Context, shard: int, shards: int) -> int:
 
 
 def _compute(ctx: Context, chosen: list[tuple[str, str, Crystal]], shard: str) -> slots.Summary:
-    config = ctx.config
-    assert config.vasp is not None
-    check_site(config.vasp, {symbol for _, _, crystal in chosen for symbol in crystal.elements})
+    vasp = ctx.config.vasp
+    assert vasp is not None
     crystals = {candidate_id: crystal for candidate_id, _, crystal in chosen}
-    section = config.vasp.model_dump(mode="json")
-
-    def order_of(task: str) -> dict[str, Any]:
-        c = crystals[task]
-        return {"vasp": section, "lattice": c.lattice.tolist(), "frac": c.frac.tolist(), "numbers": c.numbers.tolist()}
-
-    s = config.slots
-    settings = slots.SlotSettings(
-        n=s.n,
-        attempts=s.attempts,
-        end=slots.job_end(s.walltime),
-        reserve=s.reserve,
-        shortest=s.shortest,
-        grace=s.grace,
-        free=int(s.min_free * 1e9),
-        interval=s.log_interval,
-        wrapper=tuple(s.wrapper),
+    return many.compute(
+        ctx.path(FOLDER),
+        [*crystals],
+        lambda task: many.order(vasp, crystals[task], inputs.energy(vasp)),
+        vasp,
+        ctx.config.slots,
+        elements={symbol for crystal in crystals.values() for symbol in crystal.elements},
+        shard=shard,
     )
-    root = ctx.path(FOLDER).resolve()
-    root.mkdir(exist_ok=True)
-    with StopSignals() as stop:
-        controller = slots.Controller(root, PROGRAM, order_of, settings, shard, lambda: stop.raised)
-        return controller.run([candidate_id for candidate_id, _, _ in chosen])
 
 
 def _chosen(ctx: Context) -> list[tuple[str, str, Crystal]]:

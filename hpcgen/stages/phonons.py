@@ -1,8 +1,9 @@
 """`hpcgen phonons`: stability.h5 to phonons.h5. No link of the chain: it is asked for when a campaign is done.
 
-What enters are all crystals of stability.h5. Those above `phonons.max_e_hull` or equal to an earlier one are failures
-of the kinds `above-limit` and `duplicate`. The others are relaxed further, to `phonons.max_force`, by the calculator of
-the campaign, and their modes computed; one that does not get there is a failure `not-relaxed`.
+What enters are all crystals of stability.h5. Those above `phonons.max_e_hull`, equal to an earlier one or beyond
+`phonons.n` are failures of the kinds `above-limit`, `duplicate` and `budget-spent`. The others are relaxed further, to
+`phonons.max_force`, by the calculator of the campaign, and their modes computed; one that does not get there is a
+failure `not-relaxed`. With `phonons.forces: vasp` VASP does both, in slots: see `phonons_vasp`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hpcgen import farm, flow, provenance, store
+import numpy as np
+
+from hpcgen import farm, provenance, store
 from hpcgen.config import RelaxConfig
 from hpcgen.dynamics import phonons
-from hpcgen.errors import ConfigError, Failure
-from hpcgen.flow import Phonons, Stability
+from hpcgen.errors import ConfigError, Failure, RunFolderError, UsageError
+from hpcgen.flow import Phonons
 from hpcgen.relax import get_calculator
 from hpcgen.relax.device import one_thread
 from hpcgen.relax.minimise import UnphysicalError
+from hpcgen.stages import phonons_vasp
 from hpcgen.stages.context import Balance, Context
+from hpcgen.stages.phonons_crystals import OUTPUT, STAGE, choose, record
 
-STAGE = "phonons"
 SHARDS = "shards-phonons"
 SECONDS_PER_ATOM = 1.0  # of the cell, for scheduling only
 
@@ -31,9 +35,12 @@ def run(ctx: Context) -> Balance | None:
     Raises:
         DependencyError: if phonopy is not installed.
         ConfigError: if the calculator of the campaign gives no forces of a crystal as it stands.
+        SystemExit: by VASP, with EXIT_REQUEUE if jobs are left.
     """
     config = ctx.config
     phonons.check_installed()
+    if config.phonons.forces == "vasp":
+        return phonons_vasp.run(ctx)
     farm.pin_device(config.farm, config.relax.device)
     calculator: Any = get_calculator(tightened(config.relax, config.phonons.max_force, config.phonons.max_stress))
     if not hasattr(calculator, "evaluate_all"):
@@ -41,19 +48,12 @@ def run(ctx: Context) -> Balance | None:
             f"relax.calculator is {config.relax.calculator}, which relaxes crystals but evaluates none",
             expected="chgnet, ase or gpaw",
         )
-    with store.open(ctx.path("stability.h5"), Stability) as f:
-        candidates = [str(name) for name in f.column("candidate_id")]
-        e_hull, unique = f.column("e_hull"), f.column("unique")
-        crystals = f.crystals
-    identity = config.identity(STAGE)
-    ids = [flow.make_id(identity, STAGE, i) for i in range(len(candidates))]
-    wanted = (e_hull <= config.phonons.max_e_hull) & unique
+    chosen = choose(ctx, "stability.h5")
+    candidates, crystals = chosen.candidates, chosen.crystals
 
     def work(i: int) -> Phonons | Failure:
-        if not wanted[i]:
-            kind = "above-limit" if e_hull[i] > config.phonons.max_e_hull else "duplicate"
-            text = f"{e_hull[i]:.4f} eV/atom above the hull" if kind == "above-limit" else "equals an earlier crystal"
-            return Failure(candidates[i], STAGE, kind, text)
+        if i in chosen.refused:
+            return chosen.refused[i]
         start = time.perf_counter()
         (relaxed,) = calculator.relax([candidates[i]], [crystals[i]])
         if isinstance(relaxed, Failure):
@@ -66,36 +66,30 @@ def run(ctx: Context) -> Balance | None:
                 modes = phonons.spectrum(calculator.evaluate_all, relaxed.crystal, config.phonons)
         except UnphysicalError as error:
             return Failure(candidates[i], STAGE, error.kind, f"{relaxed.crystal.formula}: {error}")
-        frequency, q = modes.lowest()
-        n = len(relaxed.crystal)
-        return Phonons(
-            id=ids[i],
-            crystal=relaxed.crystal,
-            candidate_id=candidates[i],
-            formula=relaxed.crystal.formula,
-            imaginary=frequency < -config.phonons.tolerance,
-            lowest_frequency=frequency,
-            displacements=modes.displacements,
-            supercell_atoms=int(modes.supercell.prod()) * n,
+        return record(
+            chosen,
+            i,
+            relaxed.crystal,
+            modes,
+            config.phonons,
             calculator=calculator.title,
             settings_digest=calculator.settings_digest,
+            scale=calculator.scale,
+            max_force=float(np.linalg.norm(relaxed.forces, axis=1).max()),
             seconds=time.perf_counter() - start,
-            gamma=modes.frequencies[0].reshape(n, 3),
-            lowest_q=q,
-            supercell=modes.supercell,
         )
 
     def deliver(result: farm.FarmResult) -> Balance:
         balance = Balance.of(STAGE, result.tasks, result.records, result.failures)
         inputs = {"stability.h5": store.content_digest(ctx.path("stability.h5"))}
-        attrs = {"balance": balance.to_json(), "calculator": calculator.title}
-        result.write(ctx.path("phonons.h5"), header=provenance.header(config, inputs), attrs=attrs)
+        attrs = {"balance": balance.to_json(), "calculator": calculator.title, "identity": config.identity(STAGE)}
+        result.write(ctx.path(OUTPUT), header=provenance.header(config, inputs), attrs=attrs)
         return balance
 
     sizes = crystals.offset[1:] - crystals.offset[:-1]
     return farm.run(
-        ids,
-        [SECONDS_PER_ATOM * float(n) if w else 1e-3 for n, w in zip(sizes, wanted, strict=True)],
+        chosen.ids,
+        [1e-3 if i in chosen.refused else SECONDS_PER_ATOM * float(n) for i, n in enumerate(sizes)],
         work,
         Phonons,
         shards=ctx.path(SHARDS),
@@ -104,6 +98,37 @@ def run(ctx: Context) -> Balance | None:
         deliver=deliver,
         name_of=lambda i: candidates[i],
     )
+
+
+def run_shard(ctx: Context, shard: int, shards: int) -> int:
+    """One part of several, for job arrays; by VASP only.
+
+    Raises:
+        UsageError: if the forces are those of a potential, where ranks share the work.
+    """
+    if ctx.config.phonons.forces != "vasp":
+        raise UsageError(
+            "--shard was given, and phonons.forces is `mlip`: ranks share that work by themselves",
+            remedy="srun hpcgen phonons CONFIG, without --shard; or --set phonons.forces=vasp",
+        )
+    phonons.check_installed()
+    return phonons_vasp.run_shard(ctx, shard, shards)
+
+
+def check(ctx: Context) -> None:
+    """Return if phonons.h5 is not there, or was made with the settings of the configuration.
+
+    Raises:
+        RunFolderError: if it was made with others: they are no part of what a run folder belongs to.
+    """
+    if not ctx.path(OUTPUT).exists():
+        return
+    with store.open(ctx.path(OUTPUT), Phonons) as f:
+        if f.attrs.get("identity", ctx.config.identity(STAGE)) != ctx.config.identity(STAGE):
+            raise RunFolderError(
+                f"{ctx.path(OUTPUT)} was made with other settings of `phonons`, or of what comes before",
+                remedy="restore them, or compute it again with --redo",
+            )
 
 
 def tightened(config: RelaxConfig, max_force: float, max_stress: float) -> RelaxConfig:

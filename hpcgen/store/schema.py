@@ -20,6 +20,7 @@ CANDIDATE_VERSION = 2  # since 2: attempt, attempts
 RELAXED_VERSION = 2  # since 2: energies and forces of every step
 STABILITY_VERSION = 3  # since 2: new_stable, sun, competitors, correction; since 3: oxidation states
 REFERENCE_VERSION = 2  # since 2: uncorrected energies
+PHONONS_VERSION = 2  # since 2: forces, scale, max_force
 CRYSTAL: dict[str, tuple[str, str, str, str]] = {
     "lattice": ("float64", "(M, 3, 3)", "angstrom", "lattice vectors, one per row"),
     "atoms/offset": ("int64", "(M+1,)", "", "record i owns atoms offset[i]:offset[i+1]"),
@@ -247,7 +248,6 @@ for _type, _name in (
     (flow.Survivor, "hpcgen.survivors"),
     (flow.Dynamics, "hpcgen.dynamics"),
     (flow.Simulation, "hpcgen.simulations"),
-    (flow.Phonons, "hpcgen.phonons"),
     (flow.Selected, "hpcgen.selected"),
 ):
     register(_type, _name)
@@ -255,4 +255,5 @@ register(flow.Candidate, "hpcgen.candidates", CANDIDATE_VERSION, oldest=1)
 register(flow.Relaxation, "hpcgen.relaxed", RELAXED_VERSION, oldest=1)
 register(flow.DftRelaxation, "hpcgen.relaxed_dft", RELAXED_VERSION, oldest=1)
 register(flow.Stability, "hpcgen.stability", STABILITY_VERSION, oldest=2)
+register(flow.Phonons, "hpcgen.phonons", PHONONS_VERSION, oldest=1)
 register(flow.ReferenceEntry, "hpcgen.reference", REFERENCE_VERSION)

@@ -21,7 +21,8 @@ class StopHandler(ErrorHandler):
     """Lets VASP stop when its slot is told to: after the ionic step or, when time runs short, after the electronic one.
 
     Custodian's WalltimeHandler knows one time for the whole process and takes it from the environment; slots are told
-    when, and have one structure after the other.
+    when, and have one structure after the other. A run at rest has one ionic step: it may finish in the first half of
+    the time, and is ended after that.
     """
 
     is_monitor = True
@@ -30,6 +31,7 @@ class StopHandler(ErrorHandler):
 
     def __init__(self) -> None:
         self.control = Control()
+        self.at_rest = False
         self.level = 0
         self._given = 0.0
 
@@ -39,20 +41,29 @@ class StopHandler(ErrorHandler):
 
     def correct(self, directory: str = "./") -> dict[str, Any]:
         """Tell it, by STOPCAR."""
-        self._given = self._given or self.control.seconds_left
         self.level = self._wanted()
         text = "LSTOP = .TRUE.\n" if self.level == 1 else "LABORT = .TRUE.\n"
         (Path(directory) / "STOPCAR").write_text(text, encoding="utf-8")
         return {"errors": ["told to stop"], "actions": None}
 
     def _wanted(self) -> int:
-        return 2 if self._given and self.control.seconds_left < 0.5 * self._given else 1
+        self._given = self._given or self.control.seconds_left
+        if self.control.seconds_left < 0.5 * self._given:
+            return 2
+        return 0 if self.at_rest else 1
 
 
-def fresh_handlers(config: VaspConfig, control: Control) -> list[ErrorHandler]:
-    """A new list of handlers."""
+def fresh_handlers(config: VaspConfig, control: Control, *, at_rest: bool, own_smearing: bool) -> list[ErrorHandler]:
+    """A new list of handlers.
+
+    Args:
+        config: which set, and how long VASP may be silent.
+        control: when to stop.
+        at_rest: whether no atom moves.
+        own_smearing: whether smearing was chosen and must stay, as where forces of several runs belong together.
+    """
     stop = StopHandler()
-    stop.control = control
+    stop.control, stop.at_rest = control, at_rest
     chosen: list[ErrorHandler] = [
         mp.VaspErrorHandler(),
         mp.MeshSymmetryErrorHandler(),
@@ -62,10 +73,10 @@ def fresh_handlers(config: VaspConfig, control: Control) -> list[ErrorHandler]:
         mp.PositiveEnergyErrorHandler(),
         mp.FrozenJobErrorHandler(timeout=config.hang),
         mp.StdErrHandler(),
-        mp.LargeSigmaHandler(),
-        mp.IncorrectSmearingHandler(),
     ]
-    if config.input_set != "mp":
+    if not own_smearing:
+        chosen += [mp.LargeSigmaHandler(), mp.IncorrectSmearingHandler()]
+    if config.input_set != "mp" and not at_rest:
         chosen.append(mp.KspacingMetalHandler())
     return [stop, *chosen]
 

@@ -17,7 +17,7 @@ from pymatgen.io.vasp.inputs import Incar
 
 from hpcgen.config import VaspConfig
 from hpcgen.slots.outcome import Control
-from hpcgen.vasp.inputs import input_set, write_inputs
+from hpcgen.vasp.inputs import Plan, input_set, write_inputs
 from hpcgen.vasp.outputs import UnreadableOutputError, read_structure, soft_stopped
 
 PROGRESS = "progress.json"
@@ -40,11 +40,17 @@ class StepJob(VaspJob):
     Args:
         step: `relax1`, ..., `static`.
         settings: the section `vasp` as plain values.
+        plan: of the structure, as plain values, with moments in the order of POSCAR.
         vasp_cmd, gamma_vasp_cmd: words that start VASP.
     """
 
     def __init__(
-        self, step: str, settings: dict[str, Any], vasp_cmd: list[str], gamma_vasp_cmd: list[str] | None = None
+        self,
+        step: str,
+        settings: dict[str, Any],
+        plan: dict[str, Any],
+        vasp_cmd: list[str],
+        gamma_vasp_cmd: list[str] | None = None,
     ) -> None:
         super().__init__(
             vasp_cmd, suffix=f".{step}", final=False, backup=False, gamma_vasp_cmd=gamma_vasp_cmd,
@@ -52,6 +58,7 @@ class StepJob(VaspJob):
         )  # fmt: skip
         self.step = step
         self.settings = settings
+        self.plan = plan
         self.control = Control()
         self.starts = 0
 
@@ -62,7 +69,7 @@ class StepJob(VaspJob):
         if structure is None:
             raise FileNotFoundError(f"{folder} holds no structure")
         config = VaspConfig.model_validate(self.settings)
-        made = input_set(self.step, structure, config, read_progress(folder)["carry"])
+        made = input_set(self.step, structure, config, Plan(**self.plan), read_progress(folder)["carry"])
         write_inputs(folder, made, potcars=config.potcars)
         shutil.copy(folder / "INCAR", folder / f"INCAR.{self.step}.orig")
 

@@ -42,6 +42,7 @@ class VaspOutput:
         version: of VASP.
         tags: ENCUT, ISPIN as VASP took them.
         magnetization: total, Bohr magnetons; NaN if OUTCAR does not say.
+        moments: (n,) of the atoms at the end, Bohr magnetons; None if OUTCAR does not say.
     """
 
     initial: Structure
@@ -63,6 +64,7 @@ class VaspOutput:
     version: str
     tags: dict[str, float]
     magnetization: float
+    moments: FloatArray | None = None
 
 
 def find(folder: Path, name: str, suffix: str = "") -> Path | None:
@@ -110,12 +112,14 @@ def read_output(folder: Path, suffix: str = "") -> VaspOutput:
             }
         except Exception as error:  # lxml, pymatgen and plain Python each have their own for a file that is cut off
             raise UnreadableOutputError(f"{path.name}: {type(error).__name__}: {error}") from None
-        stopped, magnetization = False, float("nan")
+        stopped, magnetization, moments = False, float("nan"), None
         if (outcar := find(folder, "OUTCAR", suffix)) is not None:
             try:
                 text = Outcar(outcar)
                 stopped, total = text.is_stopped, text.total_mag
                 magnetization = float("nan") if total is None else float(total)
+                if len(text.magnetization) == len(run.final_structure):  # needs LORBIT
+                    moments = np.array([atom["tot"] for atom in text.magnetization], dtype=float)
             except Exception:  # OUTCAR is only asked what vasprun.xml does not say
                 stopped = soft_stopped(folder, suffix)
     return VaspOutput(
@@ -125,6 +129,7 @@ def read_output(folder: Path, suffix: str = "") -> VaspOutput:
         potcars=list(run.potcar_symbols),
         version=str(run.vasp_version).strip(),
         magnetization=magnetization,
+        moments=moments,
         **facts,
     )
 

@@ -1,7 +1,8 @@
 """One attempt at one structure: what a slot does with an order (`hpcgen.slots.worker`).
 
-The order holds `lattice`, `frac`, `numbers` of the crystal and `vasp`, the section of the configuration. A result holds
-the crystal with its atoms in the order of the input, the raw energy, and what it was computed with.
+The order holds `lattice`, `frac`, `numbers` of the crystal, `vasp`, the section of the configuration, and `plan`, what
+is computed (`inputs.Plan`; its energy if that is left out). A result holds the crystal with its atoms in the order of
+the input, the raw energy, and what it was computed with.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import errno
 import logging
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from custodian import Custodian
+from pymatgen.io.vasp.inputs import Kpoints
 
 from hpcgen.config import VaspConfig
 from hpcgen.crystal import Crystal, from_structure, to_structure
 from hpcgen.slots.outcome import Control, Outcome
 from hpcgen.vasp.handlers import fresh_handlers, fresh_validators
-from hpcgen.vasp.inputs import input_set, step_names, write_inputs
+from hpcgen.vasp.inputs import FORCES, SHARED, SINGLE, Plan, energy, input_set, write_inputs
 from hpcgen.vasp.jobs import (
     StepJob,
     TaskStoppedError,
@@ -28,7 +32,7 @@ from hpcgen.vasp.jobs import (
     write_progress,
 )
 from hpcgen.vasp.outputs import UnreadableOutputError, VaspOutput, read_output, read_structure
-from hpcgen.vasp.resume import find_start, take_over
+from hpcgen.vasp.resume import Start, find_start, take_over
 from hpcgen.vasp.tidy import tidy
 from hpcgen.vasp.verdict import Expected, explain, problem
 
@@ -52,26 +56,30 @@ def _attempt(order: dict[str, Any], folder: Path, config: VaspConfig, control: C
     crystal = Crystal(np.array(order["lattice"]), np.array(order["frac"]), np.array(order["numbers"]))
     structure = to_structure(crystal)
     structure.add_site_property("place", list(range(len(structure))))
-    steps = step_names(config)
+    plan = Plan(**order["plan"]) if "plan" in order else energy(config)
+    steps = plan.steps
     try:
-        made = input_set(steps[0], structure, config, {})
-        input_set(steps[-1], structure, config, {})
+        made = input_set(steps[0], structure, config, plan, {})
+        input_set(steps[-1], structure, config, plan, {})
     except (KeyError, ValueError) as error:
         return Outcome("failed", "no-inputs", f"{config.input_set} has no settings for {crystal.formula}: {error}")
     # as pymatgen sorts them; POSCAR forgets where an atom came from
     place = [int(i) for i in made.poscar.structure.site_properties["place"]]
     asked = made.poscar.structure.copy(site_properties={})
-    start = find_start(folder, asked, int(order.get("counted", 0)))
+    if plan.moments is not None:
+        plan = replace(plan, moments=[plan.moments[i] for i in place])
+    start = Start(asked) if plan.at_rest else find_start(folder, asked, int(order.get("counted", 0)))
     left = [step for step in steps if step not in start.finished]
     take_over(start, folder)
-    write_inputs(
-        folder, input_set(left[0] if left else steps[-1], start.structure, config, start.carry), potcars=config.potcars
-    )
+    first = input_set(left[0] if left else steps[-1], start.structure, config, plan, start.carry)
+    write_inputs(folder, first, potcars=config.potcars)
     write_progress(folder, {"finished": start.finished, "carry": start.carry, "place": place})
-    expected = {step: _expected(step, asked, config, start.carry) for step in steps}
-    outcome = _compute(folder, left, config, control, int(order.get("slot", 0)))
+    expected = {step: _expected(step, asked, config, plan, start.carry) for step in steps}
+    outcome = _compute(folder, left, config, plan, control, int(order.get("slot", 0)))
     if outcome is not None:
         return outcome
+    if FORCES in steps and (text := _unlike_asked(folder, first, read_progress(folder)["carry"])):
+        return Outcome("failed", "incomparable-settings", f"it ran only with {text}, unlike the crystal's other cells")
     outputs: dict[str, VaspOutput] = {}
     for step in steps:
         try:
@@ -81,10 +89,31 @@ def _attempt(order: dict[str, Any], folder: Path, config: VaspConfig, control: C
         wrong = problem(step, outputs[step], expected[step], config.max_volume_change)
         if wrong is not None:
             return Outcome(wrong[2], wrong[0], wrong[1])
-    return Outcome("done", result=_result(outputs, steps, place, crystal, folder))
+    result = _result(outputs, steps, place, crystal, folder)
+    result["mesh"] = _mesh(made.kpoints)
+    return Outcome("done", result=result)
 
 
-def _compute(folder: Path, steps: list[str], config: VaspConfig, control: Control, slot: int) -> Outcome | None:
+def _mesh(kpoints: Any) -> list[int] | None:
+    """Divisions of a regular mesh; None for what else KPOINTS may hold, and without it."""
+    if kpoints is None or kpoints.num_kpts or len(kpoints.kpts[0]) != 3:
+        return None
+    return [int(k) for k in kpoints.kpts[0]]
+
+
+def _unlike_asked(folder: Path, made: Any, carry: dict[str, Any]) -> str:
+    """What of settings that belong together handlers had to change until forces came out, as words."""
+    out = [f"{tag} {carry[tag]} instead of {made.incar.get(tag)}" for tag in sorted(SHARED & set(carry))]
+    if made.kpoints is not None:
+        asked, taken = made.kpoints, Kpoints.from_file(folder / f"KPOINTS.{FORCES}")
+        if (taken.kpts, taken.style) != (asked.kpts, asked.style):
+            out.append(f"k-points {taken.kpts[0]} instead of {asked.kpts[0]}")
+    return ", ".join(out)
+
+
+def _compute(
+    folder: Path, steps: list[str], config: VaspConfig, plan: Plan, control: Control, slot: int
+) -> Outcome | None:
     """Run the steps under custodian; None if all of them came to their end."""
     if not steps:
         return None
@@ -92,12 +121,12 @@ def _compute(folder: Path, steps: list[str], config: VaspConfig, control: Contro
     def words(command: list[str] | None) -> list[str] | None:
         return command and [word.replace("{slot}", str(slot)) for word in command]
 
-    settings = config.model_dump(mode="json")
-    jobs = [StepJob(step, settings, words(config.command) or [], words(config.gamma_command)) for step in steps]
+    facts = config.model_dump(mode="json"), plan.to_json()
+    jobs = [StepJob(step, *facts, words(config.command) or [], words(config.gamma_command)) for step in steps]
     for job in jobs:
         job.control = control
     custodian = Custodian(
-        fresh_handlers(config, control),
+        fresh_handlers(config, control, at_rest=plan.at_rest, own_smearing="SIGMA" in plan.incar),
         jobs,
         fresh_validators(),
         max_errors=config.max_corrections * len(steps),
@@ -112,7 +141,7 @@ def _compute(folder: Path, steps: list[str], config: VaspConfig, control: Contro
             warnings.simplefilter("ignore")
             custodian.run()
     except TaskStoppedError:
-        return _stopped(folder, control)
+        return _stopped(folder, plan, control)
     except UnreadableOutputError as cut:
         return Outcome("again", "truncated-output", str(cut))
     except WrongCompositionError as wrong:
@@ -132,22 +161,23 @@ def _compute(folder: Path, steps: list[str], config: VaspConfig, control: Contro
     if all(step in finished for step in steps):
         return None
     if control.stopping:
-        return _stopped(folder, control)
+        return _stopped(folder, plan, control)
     started = [job for job in jobs if job.starts]
     process = getattr(started[-1], "_vasp_process", None) if started else None
     return explain(folder, error, custodian.run_log, process.returncode if process else None)
 
 
-def _stopped(folder: Path, control: Control) -> Outcome:
+def _stopped(folder: Path, plan: Plan, control: Control) -> Outcome:
     """It has made progress if there is a geometry to go on from."""
-    progress = read_structure(folder / "CONTCAR") is not None or bool(read_progress(folder)["finished"])
+    moved = not plan.at_rest and read_structure(folder / "CONTCAR") is not None
+    progress = moved or bool(read_progress(folder)["finished"])
     if control.stopping:
         return Outcome("stopped", "out-of-time", "stopped because the time was up", progress=progress)
     return Outcome("stopped", "stopped-early", "STOPCAR, not hpcgen's, ended VASP", progress=False)
 
 
-def _expected(step: str, structure: Any, config: VaspConfig, carry: dict[str, Any]) -> Expected:
-    made = input_set(step, structure, config, carry)
+def _expected(step: str, structure: Any, config: VaspConfig, plan: Plan, carry: dict[str, Any]) -> Expected:
+    made = input_set(step, structure, config, plan, carry)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         incar = made.incar
@@ -167,14 +197,14 @@ def _expected(step: str, structure: Any, config: VaspConfig, carry: dict[str, An
 
 
 def _result(
-    outputs: dict[str, VaspOutput], steps: list[str], place: list[int], crystal: Crystal, folder: Path
+    outputs: dict[str, VaspOutput], steps: Sequence[str], place: list[int], crystal: Crystal, folder: Path
 ) -> dict[str, Any]:
     first, last = outputs[steps[0]], outputs[steps[-1]]
     back = np.argsort(place)  # row of POSCAR of each atom of the input
     relaxed = from_structure(last.final)
     assert (relaxed.numbers[back] == crystal.numbers).all()
     forces, initial = last.forces[back], np.linalg.norm(first.forces_initial, axis=1)
-    relaxations = [outputs[step] for step in steps[:-1]]
+    relaxations = [outputs[step] for step in steps if step not in SINGLE]
     return {
         "lattice": relaxed.lattice.tolist(),
         "frac": relaxed.frac[back].tolist(),
@@ -193,5 +223,6 @@ def _result(
         "potcars": last.potcars,
         "version": last.version,
         "magnetization": last.magnetization if np.isfinite(last.magnetization) else None,
+        "moments": None if last.moments is None else last.moments[back].tolist(),
         "corrections": read_progress(folder)["carry"],
     }

@@ -16,7 +16,7 @@ from custodian.custodian import CustodianError, ReturnCodeError, ValidationError
 from custodian.vasp.handlers import StdErrHandler, VaspErrorHandler
 
 from hpcgen.slots.outcome import Outcome, State
-from hpcgen.vasp.inputs import STATIC
+from hpcgen.vasp.inputs import SINGLE
 from hpcgen.vasp.outputs import UnreadableOutputError, VaspOutput, read_output
 
 AGAIN: State = "again"
@@ -72,7 +72,7 @@ def problem(
         return "stopped-early", f"{step} was ended by STOPCAR after {output.steps} ionic steps", AGAIN
     if not output.electronic:
         return "scf-not-converged", f"the electronic steps of {step} reached NELM", FAILED
-    if step != STATIC and not output.ionic:
+    if step not in SINGLE and not output.ionic:
         return "not-converged", f"{step} was not relaxed after {output.steps} ionic steps", FAILED
     numbers = [output.energy, *output.forces.ravel(), *final.lattice.matrix.ravel()]
     if not np.isfinite(numbers).all():

@@ -36,6 +36,7 @@ class Run:
     steps: list[IonicStep] = field(default_factory=list)
     band_gap: float = 2.0
     potcars: list[str] = field(default_factory=list)
+    moments: dict[str, float] = field(default_factory=dict)
 
 
 def species(atoms: Atoms) -> list[tuple[str, int]]:
@@ -167,6 +168,14 @@ OUTCAR_TAIL = """
                          Elapsed time (sec):        0.100
                    Maximum memory used (kb):       10000.
 """
+
+
+def magnetization(moments: list[float]) -> str:
+    """Moments of the atoms, as OUTCAR has them with LORBIT."""
+    rows = "".join(f"{i + 1:5d}        0.000   0.000  {m:6.3f}  {m:6.3f}\n" for i, m in enumerate(moments))
+    line = "-" * 50
+    total = f"tot          0.000   0.000  {sum(moments):6.3f}  {sum(moments):6.3f}\n"
+    return f" magnetization (x)\n \n# of ion       s       p       d       tot\n{line}\n{rows}{line}\n{total}"
 
 
 def oszicar_step(number: int, step: IonicStep, before: float) -> str:

@@ -3,10 +3,10 @@
     FAKE_VASP=plan.json python vasp_std.py        in a folder with INCAR, POSCAR and perhaps KPOINTS
 
 It takes EMT where that knows the elements, else a Morse potential, shifted so that energies are negative. The plan is
-optional: {"seconds": s} lets every ionic step last s seconds; {"faults": [{"formula": "Cu4", "fault": "zbrent",
-"step": "relax", "times": 1, "after": 0}]} lets runs fail whose POSCAR has that formula (any, if not given). Most faults
-end when INCAR or KPOINTS hold the remedy that VASP users know; `times` limits how often one occurs, `stubborn` makes it
-ignore the remedy.
+optional: {"seconds": s} lets every ionic step last s seconds; {"moments": {"Cu": 0.5}} are those of atoms by element;
+{"faults": [{"formula": "Cu4", "fault": "zbrent", "step": "relax", "times": 1, "after": 0}]} lets runs fail whose POSCAR
+has that formula (any, if not given). Most faults end when INCAR or KPOINTS hold the remedy that VASP users know;
+`times` limits how often one occurs, `stubborn` makes it ignore the remedy.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> int:
         " running on    1 total cores\n vasp.6.4.1 stand-in\n POSCAR, INCAR and KPOINTS ok, starting setup", flush=True
     )
     run = files.Run(tags, files.read_kpoints(folder / "KPOINTS"), atoms, band_gap=plan.get("band_gap", 2.0))
-    run.potcars = files.read_potcars(folder)
+    run.potcars, run.moments = files.read_potcars(folder), plan.get("moments", {})
     (folder / "CONTCAR").write_text("")  # VASP makes it empty and fills it after the first ionic step
     (folder / "OUTCAR").write_text(files.outcar_head(run))
     (folder / "OSZICAR").write_text("")
@@ -146,6 +146,8 @@ def _finish(folder: Path, run: files.Run, fault: str) -> None:
     xml = files.vasprun(run)
     (folder / "vasprun.xml").write_text(xml[: len(xml) // 2] if fault == "truncated" else xml)
     with (folder / "OUTCAR").open("a") as out:
+        if run.moments:
+            out.write(files.magnetization([run.moments.get(s, 0.0) for s in run.initial.get_chemical_symbols()]))
         out.write(files.OUTCAR_TAIL)
     for name in ("WAVECAR", "CHGCAR"):
         if run.incar.get({"WAVECAR": "LWAVE", "CHGCAR": "LCHARG"}[name], "T").upper().strip(".").startswith("T"):

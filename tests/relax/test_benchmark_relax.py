@@ -1,4 +1,4 @@
-"""benchmarks/relax.py runs, and prints what it promises, on two real rows (`-m slow`)."""
+"""benchmarks/relax.py and supercells.py run, and print what they promise, on two real rows (`-m slow`)."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def test_both_sides_relax_the_same_rows(tmp_path: Path) -> None:
     assert figures["max_force_eV_A"] <= 0.05
     assert figures["cpu_speedup"] > 1
     assert figures["structures_per_s"] > 0 < figures["one_by_one_per_s"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="HPCGEN_DATA is not set: it names the folder of the data sets")
+def test_symmetry_saves_supercells() -> None:
+    pytest.importorskip("chgnet")
+    pytest.importorskip("phonopy")
+    table = str(Path(DATA) / "mp_20_biternary_val.csv.gz")
+    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/supercells.py"), "--csv", table]
+    done = subprocess.run([*command, "--n", "2", "--max-atoms", "4"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["converged"] == 2
+    assert figures["row"] <= figures["tight"]["0.03"] < figures["loose"]["0.0"]
+    assert len(figures["forces"]) == 2

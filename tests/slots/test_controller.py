@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,21 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
 
 
-def control(root: Path, tasks: dict[str, dict[str, Any]], stopping=lambda: False, **settings: Any) -> Summary:
-    """Run tasks, each with what its program is told."""
+def control(
+    root: Path,
+    tasks: dict[str, dict[str, Any]],
+    stopping=lambda: False,
+    first: Sequence[str] = (),
+    rules: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Summary:
+    """Run tasks, each with what its program is told; at first only some of them. `rules`: `then`, `in_vain`."""
     root.mkdir(parents=True, exist_ok=True)
     options = {"n": 2, "shortest": 0.0, "reserve": 1.0, "free": 0, "grace": 5.0} | settings
     controller = Controller(
-        root, "slot_program:run", lambda task: tasks[task], SlotSettings(**options), "0-of-1", stopping
+        root, "slot_program:run", lambda task: tasks[task], SlotSettings(**options), "0-of-1", stopping, **(rules or {})
     )
-    return controller.run([*tasks])
+    return controller.run(first or [*tasks])
 
 
 def done_once(root: Path, n: int) -> None:
@@ -87,6 +95,33 @@ def test_what_goes_wrong_in_one_slot_stays_there(tmp_path: Path) -> None:
     assert sum(1 for _ in events(tmp_path)) == sum(2 * s.last for s in found.values()), "nothing was done again"
     more = control(tmp_path, {"deadly": {}, "fails": {}}, attempts=4)
     assert (more.done, more.failed) == (1, 1), "another attempt was allowed, and what failed for good stays so"
+
+
+def test_what_follows_from_a_task_is_done_after_it(tmp_path: Path) -> None:
+    """Also when it was done in an earlier run; and what has become vain is not begun."""
+    tasks: dict[str, dict[str, Any]] = {name: {} for name in ("a", "b", "a1", "a2", "b1", "b2", "b3")}
+    tasks["b2"] = {"fault": "fail"}
+    follow = {"a": ["a1", "a2"], "b": ["b2", "b1", "b3"]}
+    asked: list[str] = []
+
+    def then(task: str) -> list[str]:
+        asked.append(task)
+        return follow.get(task, [])
+
+    rules = {"then": then, "in_vain": lambda task: follow["b"] if task in follow["b"] else []}
+    summary = control(tmp_path, tasks, first=["a"], rules={"then": lambda task: ["a1"] if task == "a" else []})
+    assert (summary.done, summary.left) == (2, 0)
+    asked.clear()
+    summary = control(tmp_path, tasks, first=["a", "b"], rules=rules, n=1)
+    assert (summary.done, summary.failed, summary.left) == (4, 1, 0)
+    assert sorted(asked) == ["a", "a1", "a2", "b"]
+    found = standings(tmp_path)
+    assert {task: (s.state, s.last) for task, s in found.items()} == {
+        "a": ("done", 1), "a1": ("done", 1), "a2": ("done", 1), "b": ("done", 1), "b2": ("failed", 1),
+    }  # fmt: skip
+    again = control(tmp_path, tasks, first=["a", "b"], rules=rules)
+    assert (again.done, again.failed, again.left) == (4, 1, 0)
+    assert sum(1 for _ in events(tmp_path)) == 10, "nothing was begun again, nor what is in vain"
 
 
 def test_killing_one_slot_touches_no_other(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from store_records import assert_same, make
 
 from hpcgen import store
 from hpcgen.errors import StoreError
-from hpcgen.flow import DftRelaxation, Relaxation, Stability
+from hpcgen.flow import DftRelaxation, Phonons, Relaxation, Stability
 from hpcgen.store.table import Table
 from hpcgen.store.writer import Extent, write_tables
 
@@ -40,6 +40,7 @@ def write_old(path: Path, record_type: type, version: int, count: int = 7) -> li
             },
         ),
         (Stability, 2, {"charge_balanced": "unknown", "oxidation_states": ""}),
+        (Phonons, 1, {"forces": "mlip", "scale": "", "max_force": float("nan")}),
     ],
 )
 def test_an_older_file_opens_with_defaults(tmp_path: Path, record_type: type, version: int, lacking: dict) -> None:

@@ -196,6 +196,24 @@ def test_corrections_go_on_to_the_next_step(tmp_path: Path, monkeypatch: pytest.
     assert [len(entry["corrections"]) > 0 for entry in log] == [True, False]
 
 
+def test_forces_by_other_settings_than_the_neighbours_have_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Custodian's remedy is another smearing: fine for an energy, but not for one of several supercells."""
+    from hpcgen.vasp import inputs
+
+    campaign.plan(tmp_path, monkeypatch, faults=[{"fault": "tet"}])
+    plan = inputs.forces({"ISMEAR": -5}, carry={}, mesh=[2, 2, 2], repeats=[1, 1, 1], moments=None)
+    outcome = attempt(tmp_path / "a/01", plan=plan.to_json())
+    assert (outcome.state, outcome.kind) == ("failed", "incomparable-settings")
+    assert "ISMEAR 0 instead of -5" in outcome.message
+    symmetry = inputs.forces({}, carry={}, mesh=None, repeats=[1, 1, 1], moments=None)
+    campaign.plan(tmp_path, monkeypatch, faults=[{"fault": "zpotrf"}])
+    harmless = attempt(tmp_path / "b/01", plan=symmetry.to_json())
+    assert (harmless.state, harmless.result["corrections"]) == ("done", {"ISYM": 0})
+    assert np.array(harmless.result["forces"]).shape == (2, 3)
+
+
 @pytest.mark.slow
 def test_ions_that_do_not_converge_go_on_from_contcar(tmp_path: Path) -> None:
     """Few ionic steps at a time: custodian goes on until it is done, or gives up where it may correct but once."""
