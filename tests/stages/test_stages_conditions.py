@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,16 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_for(tmp_path: Path, trained: Path, asked: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         drawn(tmp_path / "run", trained, f"sample.conditions={asked}")
+
+
+def test_the_benchmark_of_prediction_counts_every_row(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matminer", reason="the extra `evaluate` is not installed")
+    monkeypatch.setenv("HPCGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["predict.py", "--run", str(trained.parent), "--n", "4", "--attempts", "2"])
+    runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "predict.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["rows"] == 4 == found["formula_in_training"]["rows"] + found["formula_new"]["rows"]
+    assert 0 <= found["match_rate_valid_only"] <= found["match_rate_all"] <= 1
+    assert found["residual"] > 0
