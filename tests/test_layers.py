@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,13 @@ def test_nothing_unsafe(file: Path) -> None:
             assert node.value.value is (node.arg == "weights_only"), f"{node.arg} in {file}"  # type: ignore[attr-defined]
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert any(k.arg == "weights_only" for k in node.keywords), f"torch.load without weights_only in {file}"
+
+
+def test_what_is_imported_is_installed_with_the_package():
+    """An import that only some other package happens to bring along ends the day that package does without it."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    declared = {re.split(r"[<>=\[ ]", r)[0].lower().replace("-", "_") for r in wanted}
+    imported = {name.split(".")[0] for file in PACKAGE.rglob("*.py") for name in imports(file)}
+    strangers = imported - set(sys.stdlib_module_names) - {"hpcgen"} - declared
+    assert strangers <= {"yaml"}  # of pyyaml
