@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcgen.crystal import Crystal, FloatArray
 from hpcgen.errors import DataError, Failure
@@ -106,12 +107,26 @@ def average(results: Sequence[Numbers]) -> Numbers:
     return out
 
 
+def novel_items(items: Sequence[Crystal | Failure], made: Measured, training: Sequence[Crystal]) -> NDArray[np.bool_]:
+    """(M,) which items are structurally valid crystals that equal no training crystal."""
+    rows = [i for i, item in enumerate(items) if isinstance(item, Crystal) and made.structure_valid[i]]
+    novel = np.zeros(len(items), dtype=bool)
+    novel[rows] = True
+    if rows and len(training):
+        crystals = [item for i in rows if isinstance(item := items[i], Crystal)]
+        novel[rows] = ~np.array(find_known(crystals, training), dtype=bool)
+    return novel
+
+
 def uniqueness_and_novelty(
-    items: Sequence[Crystal | Failure], made: Measured, training: Sequence[Crystal]
+    items: Sequence[Crystal | Failure],
+    made: Measured,
+    training: Sequence[Crystal],
+    novel_ones: NDArray[np.bool_] | None = None,
 ) -> tuple[Numbers, list[bool]]:
     """Shares of everything generated that equal no earlier one, and no training crystal (`hpcgen.screen.matching`).
 
-    Only structurally valid crystals can be unique or novel.
+    Only structurally valid crystals can be unique or novel. `novel_ones` is what `novel_items` says, if it is known.
 
     Returns:
         `unique`; with training crystals also `novel`, `unique_and_novel` and `known_formula` (share of the valid
@@ -123,7 +138,7 @@ def uniqueness_and_novelty(
     out: Numbers = {"unique": float(unique.sum() / len(items))}
     good = unique
     if len(training):
-        novel = ~np.array(find_known(crystals, training), dtype=bool)
+        novel = (novel_items(items, made, training) if novel_ones is None else novel_ones)[rows]
         formulas = {c.formula for c in training}
         out["novel"] = float(novel.sum() / len(items))
         out["unique_and_novel"] = float((unique & novel).sum() / len(items))

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from hpcgen.diffusion.conditions import ConditionLayout
+from hpcgen.family.categories import choose, guided_logits
 from hpcgen.family.element_properties import element_properties
 from hpcgen.models.composition import ABSENT, SITES, CompositionNetwork
 from hpcgen.represent.composition import species_channels
@@ -137,14 +138,8 @@ def draw_tokens(
     asked = net.embed(c if layout.width else None, len(c))
     free = net.embed(layout.without(c), len(c)) if layout.width and guidance else None
 
-    def choose(logits: Callable[[Tensor], Tensor], number: Tensor) -> Tensor:
-        p = logits(asked).double().log_softmax(1)
-        if free is not None:
-            p = torch.where(p > -torch.inf, (1 + guidance) * p - guidance * logits(free).double().log_softmax(1), p)
-        cumulative = p.softmax(1).cumsum(1)
-        chosen = torch.searchsorted(cumulative, number[:, None].double() * cumulative[:, -1:], right=True)[:, 0]
-        last = (p > -torch.inf).long().cumsum(1).argmax(1)  # rounding may lead beyond the last that is possible
-        return torch.minimum(chosen, last)
+    def drawn(logits: Callable[[Tensor], Tensor], number: Tensor) -> Tensor:
+        return choose(guided_logits(logits(asked), None if free is None else logits(free), guidance), number)
 
     def of_pattern(conditions: Tensor) -> Tensor:
         return net.of_pattern(conditions).masked_fill(~patterns, -torch.inf)
@@ -152,13 +147,13 @@ def draw_tokens(
     def of_element(conditions: Tensor, place: int) -> Tensor:
         return net.of_element(torch.tensor([place], device=c.device), pattern, elements, conditions)[:, 0]
 
-    pattern = choose(of_pattern, uniform[:, 0])
+    pattern = drawn(of_pattern, uniform[:, 0])
     elements = torch.full((len(c), net.channels), ABSENT, dtype=torch.long, device=c.device)
     for place in range(net.channels):
         if wanted:
             chosen = torch.full_like(pattern, wanted[place] if place < len(wanted) else ABSENT)
         else:
-            chosen = choose(partial(of_element, place=place), uniform[:, 1 + place])
+            chosen = drawn(partial(of_element, place=place), uniform[:, 1 + place])
         elements[:, place] = torch.where(net.used[pattern] > place, chosen, ABSENT)
     return torch.cat([pattern[:, None], elements], 1)
 

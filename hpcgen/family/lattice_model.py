@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hpcgen.crystal import FloatArray
 from hpcgen.diffusion.conditions import ConditionLayout
 from hpcgen.diffusion.part import draw_kept
+from hpcgen.family.categories import choose, guided_logits
 from hpcgen.models.lattice import LatticeNetwork
 from hpcgen.represent.lattice_tokens import BINS, PLACES, VALUES, LatticeTokens, given_value
 
@@ -121,16 +122,12 @@ class Cells:
         for place in range(PLACES):
             number = place // 2
             at = torch.full((len(asked),), place, device=asked.device)
-            p = net.logits(tokens, at, asked).double().log_softmax(1)
-            if free is not None:
-                other = net.logits(tokens, at, free).double().log_softmax(1)
-                p = ((1 + self.guidance) * p - self.guidance * other).log_softmax(1)
+            without = None if free is None else net.logits(tokens, at, free)
+            p = guided_logits(net.logits(tokens, at, asked), without, self.guidance).log_softmax(1)
             lost |= ~torch.isfinite(p).all(1).cpu().numpy()
             given = given_value(number, values, fixed, n_atoms)
             if given is None:
-                cumulative = p.exp().cumsum(1)
-                wanted = uniform[:, place, None].to(cumulative) * cumulative[:, -1:]
-                tokens[:, place] = torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=BINS - 1)
+                tokens[:, place] = choose(p, uniform[:, place].to(p))
             else:
                 values[:, number] = given
                 tokens[:, place] = torch.from_numpy(self.tokens.tokens(values)[:, place]).to(tokens.device)

@@ -21,7 +21,7 @@ from hpcgen.reconstruct.solvers import make_solver
 from hpcgen.reconstruct.target import HOPELESS, least_residual
 from hpcgen.represent.composition import channel_key, whole_counts
 from hpcgen.represent.descriptor import make_descriptor, relabel, representation_config
-from hpcgen.represent.lattice import build_lattice
+from hpcgen.represent.lattice import build_lattice, squared_share
 from hpcgen.store import File
 
 if TYPE_CHECKING:
@@ -232,5 +232,4 @@ def cell_volumes(parameters: NDArray[Any]) -> FloatArray:
     """(M, 6) a, b, c, alpha, beta, gamma (angstrom, degrees) to (M,) cubic angstrom, NaN where there is no cell."""
     p = np.asarray(parameters, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        ca, cb, cg = np.cos(np.radians(p[:, 3:])).T
-        return p[:, :3].prod(axis=1) * np.sqrt(1 - ca**2 - cb**2 - cg**2 + 2 * ca * cb * cg)
+        return p[:, :3].prod(axis=1) * np.sqrt(squared_share(p[:, 3:]))

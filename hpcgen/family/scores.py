@@ -16,6 +16,7 @@ from hpcgen.family.generator import Staged, make_generator
 from hpcgen.family.parts import COMPOSITION, DESCRIPTOR, JOINT
 from hpcgen.family.request import Request
 from hpcgen.flow import Candidate, seed_of
+from hpcgen.represent.lattice import squared_share
 from hpcgen.screen.validity import composition_valid, structure_valid
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ def _density_distance(
 ) -> float:
     mass = np.array([composition_of(z).weight for z in numbers])
     a, b, c = parameters[:, :3].T
-    cosines = np.cos(np.radians(parameters[:, 3:]))
-    square = 1 - (cosines**2).sum(1) + 2 * cosines.prod(1)
-    volume = a * b * c * np.sqrt(np.maximum(square, 1e-6))
+    volume = a * b * c * np.sqrt(np.maximum(squared_share(parameters[:, 3:]), 1e-6))
     return distance((GRAMS * mass / volume).tolist(), [crystal.density for crystal in real])
 
 

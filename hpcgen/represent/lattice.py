@@ -58,6 +58,13 @@ def decode_lattice(features: ArrayLike, n_atoms: float) -> FloatArray:
     return np.concatenate([lengths, np.degrees(np.arccos(np.clip(cosines, -1, 1)))])
 
 
+def squared_share(angles: ArrayLike) -> FloatArray:
+    """(M,) square of V / (a b c) of angles (M, 3) in degrees; negative where they are no cell."""
+    cosines = np.cos(np.radians(np.asarray(angles, dtype=np.float64)))
+    square: FloatArray = 1 - (cosines**2).sum(1) + 2 * cosines.prod(1)
+    return square
+
+
 def build_lattice(parameters: ArrayLike, n_atoms: int) -> FloatArray:
     """(3, 3) rows of generated parameters (angstrom, degrees), checked to be a cell that atoms could fill.
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen.crystal import Crystal, FloatArray
+from hpcgen.represent.lattice import squared_share
 
 BINS = 32  # a cosine is known to about 0.001, a length to about 0.1 %
 VALUES = 6
@@ -104,7 +105,8 @@ def parameters_of(values: FloatArray, n_atoms: NDArray[Any]) -> FloatArray:
     angles[:, 2] = np.clip(gamma, least, most)
     lengths = np.exp(np.cumsum(np.column_stack([np.zeros(len(values)), values[:, 3:5]]), axis=1))
     volume = np.exp(values[:, 5]) * n_atoms
-    scale = np.cbrt(volume / (lengths.prod(1) * _share(angles)))
+    share = np.sqrt(np.maximum(squared_share(angles), np.finfo(float).tiny))
+    scale = np.cbrt(volume / (lengths.prod(1) * share))
     return np.concatenate([lengths * scale[:, None], angles], axis=1)
 
 
@@ -135,11 +137,3 @@ def given_value(number: int, values: FloatArray, fixed: FloatArray, n_atoms: NDA
         unit = parameters_of(np.column_stack([values[:, :5], np.zeros(len(values))]), np.ones(len(values)))
         return 3 * (lengths[known[0]] - np.log(unit[:, known[0]])) - np.log(n_atoms)
     return ratio if np.isfinite(ratio).all() else None
-
-
-def _share(angles: FloatArray) -> FloatArray:
-    """(M,) V / (a b c) of angles (M, 3) in degrees."""
-    cosines = np.cos(np.radians(angles))
-    square = 1 - (cosines**2).sum(1) + 2 * cosines.prod(1)
-    share: FloatArray = np.sqrt(np.maximum(square, np.finfo(float).tiny))
-    return share

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hpcgen import store
 from hpcgen.config import Config, resolve_path
 from hpcgen.errors import Failure, RunFolderError
 from hpcgen.farm.lock import FILES as LOCK_FILES
@@ -102,6 +103,28 @@ class Context:
             raise RunFolderError(
                 f"{self.folder} is not empty and holds no config.yaml, so it is not a run folder",
                 remedy="give an empty or new folder with --run-dir",
+            )
+
+    def check_made_alike(self, name: str, stage: str, of: str, *, unknown: bool = False) -> None:
+        """Return if an output beside the chain is not there, or was made with the settings of the configuration.
+
+        Args:
+            name: of the file, whose attribute `identity` says what it was made with.
+            stage: that made it.
+            of: which settings those are, for the message.
+            unknown: whether a file that does not say passes.
+
+        Raises:
+            RunFolderError: if it was made with others: they are no part of what a run folder belongs to.
+        """
+        if not self.path(name).exists():
+            return
+        with store.open(self.path(name)) as f:
+            made = f.attrs.get("identity")
+        if made != self.config.identity(stage) and not (unknown and made is None):
+            raise RunFolderError(
+                f"{self.path(name)} was made with other settings of {of}",
+                remedy="restore them, or compute it again with --redo",
             )
 
     def check_other_samples(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from hpcgen import dynamics, farm, provenance, store
 from hpcgen.config import Config, DynamicsConfig
 from hpcgen.crystal import Crystal, composition_of
-from hpcgen.errors import ConfigError, Failure, RunFolderError
+from hpcgen.errors import ConfigError, Failure
 from hpcgen.flow import Dynamics, Simulation, Stability, make_id, seed_of
 from hpcgen.relax import get_calculator
 from hpcgen.relax.minimise import UnphysicalError
@@ -144,14 +144,7 @@ def check(ctx: Context) -> None:
     Raises:
         RunFolderError: if it was made with others: they are no part of what a run folder belongs to.
     """
-    if not ctx.path(OUTPUT).exists():
-        return
-    with store.open(ctx.path(OUTPUT), Dynamics) as f:
-        if f.attrs.get("identity") != ctx.config.identity(STAGE):
-            raise RunFolderError(
-                f"{ctx.path(OUTPUT)} was made with other settings of `dynamics`",
-                remedy="restore them, or compute it again with --redo",
-            )
+    ctx.check_made_alike(OUTPUT, STAGE, "`dynamics`")
 
 
 def candidates(ctx: Context) -> list[Stability]:

@@ -57,20 +57,21 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
     formulas = {c.formula for c in real.training}
     made = [measured(s, cache, request) for s in sets]
 
-    def numbers_of(items: Sequence[Crystal | Failure], m: Measured) -> Numbers:
+    def numbers_of(items: Sequence[Crystal | Failure], m: Measured, novel: NDArray[np.bool_]) -> Numbers:
         numbers = generation.compare_sets(m, reference, settings)
-        numbers |= generation.uniqueness_and_novelty(items, m, real.training)[0]
+        numbers |= generation.uniqueness_and_novelty(items, m, real.training, novel)[0]
         if formulas:
             numbers["reference_apart"] = generation.apart(m, reference, formulas, settings)
         return numbers
 
-    results = [numbers_of(s.items, m) for s, m in zip(sets, made, strict=True)]
+    novel = [generation.novel_items(s.items, m, real.training) for s, m in zip(sets, made, strict=True)]
+    results = [numbers_of(s.items, m, new) for s, m, new in zip(sets, made, novel, strict=True)]
     held, against, note = ceiling_rows(real, reference, cache, request)
     top = generation.ceiling(held, against, max(len(s.items) for s in sets), settings)
     more: Numbers = {}
     if len(sets) > 1:
         everything = [item for s in sets for item in s.items]
-        more["together"] = numbers_of(everything, Measured.together(made))
+        more["together"] = numbers_of(everything, Measured.together(made), np.concatenate(novel))
         more["ceiling_together"] = generation.ceiling(held, against, len(everything), settings)
     definitions = {**definition(), "coverage_thresholds": f"those of {kind}"}
     if potential is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from hpcgen import farm, provenance, store
 from hpcgen.config import RelaxConfig
 from hpcgen.dynamics import phonons
-from hpcgen.errors import ConfigError, Failure, RunFolderError, UsageError
+from hpcgen.errors import ConfigError, Failure, UsageError
 from hpcgen.flow import Phonons
 from hpcgen.relax import get_calculator
 from hpcgen.relax.device import one_thread
@@ -121,14 +121,7 @@ def check(ctx: Context) -> None:
     Raises:
         RunFolderError: if it was made with others: they are no part of what a run folder belongs to.
     """
-    if not ctx.path(OUTPUT).exists():
-        return
-    with store.open(ctx.path(OUTPUT), Phonons) as f:
-        if f.attrs.get("identity", ctx.config.identity(STAGE)) != ctx.config.identity(STAGE):
-            raise RunFolderError(
-                f"{ctx.path(OUTPUT)} was made with other settings of `phonons`, or of what comes before",
-                remedy="restore them, or compute it again with --redo",
-            )
+    ctx.check_made_alike(OUTPUT, STAGE, "`phonons`, or of what comes before", unknown=True)
 
 
 def tightened(config: RelaxConfig, max_force: float, max_stress: float) -> RelaxConfig:
