@@ -100,8 +100,8 @@ def measure(task: tuple[str, Crystal, float, float]) -> dict[str, Any] | None:
     None where the noise left no cell.
     """
     name, crystal, noise, lattice_noise = task
-    config = ReconstructConfig()
-    descriptor = make_descriptor(RepresentationConfig())
+    config, elements = ReconstructConfig(), len(np.unique(crystal.numbers))
+    descriptor = make_descriptor(RepresentationConfig().resolved(elements))
     seed = seed_of(0, f"{name}/{noise}/{lattice_noise}")
     try:
         target, lattice = pose(descriptor, crystal, noise, lattice_noise, seed)
@@ -114,7 +114,7 @@ def measure(task: tuple[str, Crystal, float, float]) -> dict[str, Any] | None:
     size = (crystal.volume / len(crystal)) ** (1 / 3)
     return {
         "file": name.partition(":")[0],
-        "elements": len(np.unique(crystal.numbers)),
+        "elements": elements,
         "level": (noise, lattice_noise),
         "residual": refined.residual,
         "match": matcher.equal(matcher.reduce(built), matcher.reduce(crystal)),

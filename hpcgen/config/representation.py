@@ -55,7 +55,7 @@ class StructureFactor(NamedTuple):
 
 
 _WIDE, _NARROW = StructureFactor(32, 4.0, 0.2, 8.0), StructureFactor(32, 4.0, 0.08, 20.0)
-_FINE = StructureFactor(300, 5.0, 0.013, 30.0)
+_ONE, _FINE = StructureFactor(64, 5.0, 0.05, 20.0), StructureFactor(300, 5.0, 0.013, 30.0)
 
 
 class PairSpectrumConfig(Section):
@@ -67,13 +67,14 @@ class PairSpectrumConfig(Section):
     )
     s_bins: Count | None = Field(
         None,
-        description="bins of the structure factor per pair of channels; null: 32 (300 for exact ones of one element)",
+        description="bins of the structure factor per pair of channels; null: 32, with one element 64 for generated "
+        "vectors and 300 for exact ones",
     )
     s_last: Annotated[float, Field(gt=0.8)] | None = Field(
-        None, description="last of them, 1/angstrom, scaled as above; null: 4 (5 for exact ones of one element)"
+        None, description="last of them, 1/angstrom, scaled as above; null: 4, with one element 5"
     )
     s_width: Positive | None = Field(
-        None, description="null: 0.2 for generated vectors and 0.08 for exact ones, with one element 0.08 and 0.013"
+        None, description="null: 0.2 for generated vectors and 0.08 for exact ones, with one element 0.05 and 0.013"
     )
     s_amplitude: Positive | None = Field(
         None, description="weight of the structure factor against the RDF; null: 8 and 20, with one element 20 and 30"
@@ -92,7 +93,7 @@ class PairSpectrumConfig(Section):
         """
         chosen = _NARROW if exact else _WIDE
         if n_elements == 1:
-            chosen = _FINE if exact else _NARROW
+            chosen = _FINE if exact else _ONE
         return StructureFactor(
             self.s_bins or chosen.bins,
             self.s_last or chosen.last,
