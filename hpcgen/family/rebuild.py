@@ -134,7 +134,7 @@ class RepresentationReconstructor:
             repair=repair,
             cell_strain=refined.strain,
             symmetry=refined.symmetry,
-            match_probability=match_probability(refined.residual, int(species.max()) + 1, self.descriptor.name),
+            match_probability=match_probability(refined.residual, int(species.max()) + 1, self.settings),
             residual_blocks=np.array(list(refined.blocks.values())),
             seconds=time.perf_counter() - start,
             attempt=best.attempt,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from hpcgen.config import EadConfig, PairSpectrumConfig, ReconstructConfig, ThreeBodyConfig
+from hpcgen.config import EadConfig, PairSpectrumConfig, ReconstructConfig, RepresentationConfig, ThreeBodyConfig
 from hpcgen.crystal import Crystal, lattice_parameters
 from hpcgen.reconstruct.calibration import match_probability
 from hpcgen.reconstruct.refine import Refiner
@@ -197,10 +197,16 @@ def test_kernels_agree_with_numpy() -> None:
     np.testing.assert_allclose(basis @ basis.T @ columns, columns, atol=1e-10)
 
 
-@pytest.mark.parametrize("n_elements", [1, 3])
-def test_match_probability_falls_with_the_residual(n_elements: int) -> None:
-    values = [match_probability(r, n_elements, "pair-spectrum") for r in (0.0, 1e-3, 0.05, 0.2, 0.5, 1.0)]
+@pytest.mark.parametrize(("data", "n_elements"), [(1, 1), (3, 1), (3, 3)])
+def test_match_probability_falls_with_the_residual(data: int, n_elements: int) -> None:
+    settings = RepresentationConfig().resolved(data)
+    values = [match_probability(r, n_elements, settings) for r in (0.0, 1e-3, 0.05, 0.2, 0.5, 1.0)]
     assert values[0] == 1
     assert (np.diff(values) < 0).all()
     assert values[-1] < 0.6
-    assert np.isnan(match_probability(0.1, n_elements, "ead"))
+
+
+def test_match_probability_is_unknown_where_nothing_was_calibrated() -> None:
+    other_bins = RepresentationConfig(pair_spectrum=PairSpectrumConfig(s_width=0.08)).resolved(1)
+    for settings in (other_bins, RepresentationConfig(descriptor="ead").resolved(1)):
+        assert np.isnan(match_probability(0.1, 1, settings))
