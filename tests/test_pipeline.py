@@ -176,7 +176,7 @@ def test_a_process_for_one_task_changes_nothing(monkeypatch: pytest.MonkeyPatch,
 def test_a_stage_whose_ranks_were_all_killed_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     c = context(tmp_path / "run")
     c.claim()
-    monkeypatch.setattr(pipeline, "command_for", lambda context, s: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr(pipeline.runner, "command_for", lambda context, s: [sys.executable, "-c", "pass"])
     with pytest.raises(errors.LaunchError, match="all its ranks were killed"):
         pipeline.run_all(c, until="data")
 
