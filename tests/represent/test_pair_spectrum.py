@@ -165,3 +165,12 @@ def test_images_are_complete_for_a_sheared_basis():
     miller = reciprocal_half_space(sheared, 4.0)
     assert len(miller) == expected > 0
     assert len({tuple(sign * row) for row in miller for sign in (1, -1)}) == 2 * len(miller)
+
+
+def test_data_of_one_element_get_more_and_narrower_bins_and_what_is_set_stays() -> None:
+    one, several = (PairSpectrumConfig().structure_factor(n) for n in (1, 2))
+    assert one.bins == 2 * several.bins
+    assert one.width < several.width
+    assert PairSpectrumConfig(s_bins=32).structure_factor(1) == one._replace(bins=32)
+    resolved = PairSpectrumConfig(s_width=0.1).resolved(1)
+    assert (resolved.s_bins, resolved.s_last, resolved.s_width) == (one.bins, one.last, 0.1)
