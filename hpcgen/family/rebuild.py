@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from hpcgen.errors import Failure, StoreError
 from hpcgen.flow import Candidate, seed_of
 from hpcgen.reconstruct.calibration import match_probability
 from hpcgen.reconstruct.refine import Refined, Refiner
-from hpcgen.reconstruct.solution import Solution
+from hpcgen.reconstruct.solution import Solution, Solver
 from hpcgen.reconstruct.solvers import make_solver
 from hpcgen.reconstruct.target import HOPELESS, least_residual
 from hpcgen.represent.composition import channel_key, whole_counts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _COST_BLOCK = 1 << 16  # samples looked at together
 _REFINEMENT = 1.2e-3  # seconds of the refinement per atom, and per five atoms at the start
+_GLANCE = 1 / 6  # of the search, spent on each of several cells before one gets all of it
 _DENSEST = 2.0  # cubic angstrom per atom; a cell that is smaller, or none, cannot be meant
 
 
@@ -57,6 +59,7 @@ class RepresentationReconstructor:
             ) from None
         self.descriptor = make_descriptor(self.settings)
         self.solver = make_solver(self.descriptor, config.reconstruct)
+        self.glance = make_solver(self.descriptor, config.reconstruct, share=_GLANCE)
         self.refiner = Refiner(self.descriptor, config.reconstruct)
         self.noise_floor, self.accept = config.reconstruct.noise_floor, config.reconstruct.accept
 
@@ -84,13 +87,15 @@ class RepresentationReconstructor:
             elements = np.clip((compositions[block] > 0).sum(axis=1), 1.0, np.minimum(n, self.channels))
             costs = self.solver.costs(n, elements, np.where(volume > n * _DENSEST, volume, n * _DENSEST))
             out[block] = costs + _REFINEMENT * (n + 5)
-        return out * (1 + len(samples[0].more_lattices)) if len(out) else out
+        more = len(samples[0].more_lattices) if len(out) else 0
+        return out * (1 + _GLANCE * (1 + more)) if more else out
 
     def reconstruct(self, sample: RepresentationSample, candidate_id: str, seed: int) -> Candidate | Failure:
         """The crystal whose descriptor comes nearest to one of the sample's.
 
         Search in the generated cell, refinement of cell and positions, symmetry; see `hpcgen.reconstruct.refine`. Of
-        several cells and descriptors each is tried until a residual is at most `reconstruct.accept`; the least counts.
+        several cells and descriptors each gets a sixth of the search until a residual is at most `reconstruct.accept`;
+        if none is, the nearest gets all of it. The least residual counts.
         Failures: `wrong-length`, `not-finite`, `empty-composition`, `too-many-atoms`; and, of the first cell if all
         fail, `impossible-cell`, `impossible-target` (no crystal comes near it, see `hpcgen.reconstruct.target`),
         `no-solution`.
@@ -103,20 +108,24 @@ class RepresentationReconstructor:
         best: _Rebuilt | None = None
         first: _UnusableError | None = None
         cells = [sample.lattice, *sample.more_lattices]
-        vectors = [sample.descriptor, *sample.more_descriptors]
+        vectors = [np.asarray(v, dtype=np.float64) for v in (sample.descriptor, *sample.more_descriptors)]
+        seeds = [seed, *(seed_of(seed, str(number), "attempt") for number in range(1, len(cells)))]
+        solver = self.solver if len(cells) == 1 else self.glance
         tried = 0
-        for cell, vector in zip(cells, vectors, strict=True):
-            own = seed_of(seed, str(tried), "attempt") if tried else seed
+        for cell, vector, own in zip(cells, vectors, seeds, strict=True):
             tried += 1
             try:
-                rebuilt = self._attempt(cell, np.asarray(vector, dtype=np.float64), species, numbers, own, tried - 1)
+                rebuilt = self._attempt(solver, cell, vector, species, numbers, own, tried - 1)
             except _UnusableError as error:
                 first = first or error
                 continue
-            if best is None or rebuilt.refined.residual < best.refined.residual:
-                best = rebuilt
+            best = _nearer(best, rebuilt)
             if best.refined.residual <= self.accept:
                 break
+        if best is not None and best.refined.residual > self.accept and solver is not self.solver:
+            i = best.attempt
+            with suppress(_UnusableError):
+                best = _nearer(best, self._attempt(self.solver, cells[i], vectors[i], species, numbers, seeds[i], i))
         if best is None:
             assert first is not None
             others = f"; nor were {tried - 1} other cells of any use" if tried > 1 else ""
@@ -180,6 +189,7 @@ class RepresentationReconstructor:
 
     def _attempt(
         self,
+        solver: Solver,
         cell: NDArray[Any],
         vector: FloatArray,
         species: NDArray[Any],
@@ -203,7 +213,7 @@ class RepresentationReconstructor:
             told = "values that are negative for no crystal make up" if target.any() else "it is zero:"
             raise _UnusableError("impossible-target", f"no crystal comes near the target: {told} {least:.0%} of it")
         try:
-            solution = self.solver.solve(target, lattice, numbers, seed, self.noise_floor)
+            solution = solver.solve(target, lattice, numbers, seed, self.noise_floor)
             return _Rebuilt(
                 attempt, solution, self.refiner.refine(target, lattice, numbers, solution, self.noise_floor)
             )
@@ -218,6 +228,11 @@ class _Rebuilt:
     attempt: int
     solution: Solution
     refined: Refined
+
+
+def _nearer(best: _Rebuilt | None, other: _Rebuilt) -> _Rebuilt:
+    """The one with the smaller residual; the first of equals."""
+    return best if best is not None and best.refined.residual <= other.refined.residual else other
 
 
 class _UnusableError(Exception):
