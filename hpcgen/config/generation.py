@@ -170,8 +170,9 @@ class SampleConfig(Section):
     )
     attempts: Count = Field(
         1,
-        description="cells and descriptors drawn for each composition; reconstruction looks at one after the other until "
-        "`reconstruct.accept` is met, and keeps the crystal that comes nearest to what was drawn (representation family)",
+        description="cells and descriptors drawn for each composition; reconstruction looks at one after the other "
+        "until `reconstruct.accept` is met, and keeps the crystal that comes nearest to what was drawn (representation "
+        "family)",
     )
     guidance: Annotated[float, Field(ge=0)] = Field(
         0.0, description="w of classifier-free guidance: how far samples are led towards what is asked for"
