@@ -94,8 +94,9 @@ class RepresentationReconstructor:
         """The crystal whose descriptor comes nearest to one of the sample's.
 
         Search in the generated cell, refinement of cell and positions, symmetry; see `hpcgen.reconstruct.refine`. Of
-        several cells and descriptors each gets a sixth of the search until a residual is at most `reconstruct.accept`;
-        if none is, the nearest gets all of it. The least residual counts.
+        several cells and descriptors each gets a sixth of the search, after the first those of like volume before
+        others, until a residual is at most `reconstruct.accept`; if none is, the nearest gets all of it. The least
+        residual counts.
         Failures: `wrong-length`, `not-finite`, `empty-composition`, `too-many-atoms`; and, of the first cell if all
         fail, `impossible-cell`, `impossible-target` (no crystal comes near it, see `hpcgen.reconstruct.target`),
         `no-solution`.
@@ -112,10 +113,10 @@ class RepresentationReconstructor:
         seeds = [seed, *(seed_of(seed, str(number), "attempt") for number in range(1, len(cells)))]
         solver = self.solver if len(cells) == 1 else self.glance
         tried = 0
-        for cell, vector, own in zip(cells, vectors, seeds, strict=True):
+        for i in _by_volume(np.array(cells)):
             tried += 1
             try:
-                rebuilt = self._attempt(solver, cell, vector, species, numbers, own, tried - 1)
+                rebuilt = self._attempt(solver, cells[i], vectors[i], species, numbers, seeds[i], i)
             except _UnusableError as error:
                 first = first or error
                 continue
@@ -228,6 +229,18 @@ class _Rebuilt:
     attempt: int
     solution: Solution
     refined: Refined
+
+
+def _by_volume(cells: NDArray[Any]) -> list[int]:
+    """The order in which cells (K, 6) are looked at: the first, then by how little their volume differs from its own.
+
+    So what is kept has the volumes that the model draws, although dense crystals are easier to meet than loose ones.
+    """
+    volumes = cell_volumes(cells)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distance = np.abs(np.log(volumes / volumes[0]))
+    distance[0] = -1.0
+    return np.argsort(distance, kind="stable").tolist()  # what is no cell comes last
 
 
 def _nearer(best: _Rebuilt | None, other: _Rebuilt) -> _Rebuilt:

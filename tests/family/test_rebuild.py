@@ -212,6 +212,15 @@ def test_a_file_of_before_several_attempts_is_rebuilt(tmp_path: Path) -> None:
         assert candidate(f[0]).attempts == 1
 
 
+def test_cells_of_like_volume_are_looked_at_before_others() -> None:
+    bad, good = sample(PEROVSKITE, 0.9, seed=1), sample(PEROVSKITE)
+    stretched = np.array([1.2, 1.2, 1.2, 1, 1, 1], np.float32) * good.lattice
+    larger = replace(bad, lattice=stretched)
+    found = candidate(with_others(bad, larger, larger, good))
+    assert (found.attempt, found.attempts) == (3, 2)
+    assert found.residual < 0.01
+
+
 def test_an_impossible_attempt_does_not_spoil_the_others() -> None:
     good = sample(PEROVSKITE)
     impossible = replace(good, lattice=np.zeros(6, np.float32))
