@@ -37,16 +37,20 @@ def main(target: str) -> int:
     control = Control()
     signal.signal(signal.SIGTERM, lambda *_: control.stop(GRACE))
     orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, orders, control), daemon=True).start()
+    listener = threading.Thread(target=_listen, args=(sys.stdin.buffer, orders, control), daemon=True)
+    listener.start()
     module, _, name = target.partition(":")
     program: Program = getattr(import_module(module), name)
-    answers.write(json.dumps({"ready": True}) + "\n")
-    answers.flush()
-    while (order := orders.get()) is not None:
-        outcome = attempt(program, order, control)
-        short = {key: value for key, value in outcome.__dict__.items() if key != "result"}
-        answers.write(json.dumps({"task": order["task"], "attempt": order["attempt"], "outcome": short}) + "\n")
+    try:
+        answers.write(json.dumps({"ready": True}) + "\n")
         answers.flush()
+        while (order := orders.get()) is not None:
+            outcome = attempt(program, order, control)
+            short = {key: value for key, value in outcome.__dict__.items() if key != "result"}
+            answers.write(json.dumps({"task": order["task"], "attempt": order["attempt"], "outcome": short}) + "\n")
+            answers.flush()
+    except BrokenPipeError:
+        listener.join()  # the controller is gone: the listener ends what was started, and then this process
     return 0
 
 
