@@ -100,7 +100,8 @@ def measure(task: tuple[str, Crystal, float, float]) -> dict[str, Any] | None:
     None where the noise left no cell.
     """
     name, crystal, noise, lattice_noise = task
-    config, elements = ReconstructConfig(), len(np.unique(crystal.numbers))
+    config = ReconstructConfig()
+    elements = len(np.unique(crystal.numbers))
     descriptor = make_descriptor(RepresentationConfig().resolved(elements))
     seed = seed_of(0, f"{name}/{noise}/{lattice_noise}")
     try:

@@ -109,12 +109,9 @@ def average(results: Sequence[Numbers]) -> Numbers:
 
 def novel_items(items: Sequence[Crystal | Failure], made: Measured, training: Sequence[Crystal]) -> NDArray[np.bool_]:
     """(M,) which items are structurally valid crystals that equal no training crystal."""
-    rows = [i for i, item in enumerate(items) if isinstance(item, Crystal) and made.structure_valid[i]]
+    rows, crystals = _valid(items, made)
     novel = np.zeros(len(items), dtype=bool)
-    novel[rows] = True
-    if rows and len(training):
-        crystals = [item for i in rows if isinstance(item := items[i], Crystal)]
-        novel[rows] = ~np.array(find_known(crystals, training), dtype=bool)
+    novel[rows] = ~np.array(find_known(crystals, training), dtype=bool)
     return novel
 
 
@@ -132,8 +129,7 @@ def uniqueness_and_novelty(
         `unique`; with training crystals also `novel`, `unique_and_novel` and `known_formula` (share of the valid
         ones whose reduced formula a training crystal has); and which items are unique and novel.
     """
-    rows = [i for i, item in enumerate(items) if isinstance(item, Crystal) and made.structure_valid[i]]
-    crystals = [item for i in rows if isinstance(item := items[i], Crystal)]
+    rows, crystals = _valid(items, made)
     unique = np.array(find_duplicates(crystals), dtype=int) < 0
     out: Numbers = {"unique": float(unique.sum() / len(items))}
     good = unique
@@ -148,6 +144,12 @@ def uniqueness_and_novelty(
     for row, yes in zip(rows, good, strict=True):
         chosen[row] = bool(yes)
     return out, chosen
+
+
+def _valid(items: Sequence[Crystal | Failure], made: Measured) -> tuple[list[int], list[Crystal]]:
+    """Places of the structurally valid crystals, and these."""
+    found = [(i, item) for i, item in enumerate(items) if isinstance(item, Crystal) and made.structure_valid[i]]
+    return [i for i, _ in found], [crystal for _, crystal in found]
 
 
 def apart(made: Measured, reference: Measured, formulas: set[str], settings: Settings) -> Numbers:

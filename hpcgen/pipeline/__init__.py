@@ -5,23 +5,19 @@ the first one whose output is missing.
 """
 
 from hpcgen.pipeline.order import (
-    ASIDE,
     DFT,
     DYNAMICS,
     PHONONS,
     PHONONS_BY_VASP,
     ROUNDTRIP,
     STAGES,
-    Stage,
     chain,
     stage,
     work_of,
 )
 from hpcgen.pipeline.runner import (
-    command_for,
     done,
     plan,
-    recorded,
     run_all,
     run_part,
     run_stage,
@@ -29,19 +25,15 @@ from hpcgen.pipeline.runner import (
 )
 
 __all__ = [
-    "ASIDE",
     "DFT",
     "DYNAMICS",
     "PHONONS",
     "PHONONS_BY_VASP",
     "ROUNDTRIP",
     "STAGES",
-    "Stage",
     "chain",
-    "command_for",
     "done",
     "plan",
-    "recorded",
     "run_all",
     "run_part",
     "run_stage",
