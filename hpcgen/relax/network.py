@@ -9,9 +9,8 @@ The same function of the same weights (the tests compare energies, forces and st
 - The gradient is taken by the bond vectors alone; forces and stress are sums over them, in double precision. CHGNet's
   own prediction goes through the positions, with a graph for second derivatives that only training needs.
 
-A crystal's numbers do not depend on its neighbours in the batch where a row of a matrix product does not depend on the
-other rows. With MKL that holds for two rows or more and contiguous factors, so products keep to that (`Product`), and
-elementwise functions whose last digits depend on the place in the array are avoided.
+A crystal's numbers do not depend on its neighbours in the batch: on a CPU the products are our own (`Product`), whose
+rows depend on no other row, and elementwise functions whose last digits depend on the place in the array are avoided.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpcgen.relax.gated import WIDTH, Gated, Messages
-from hpcgen.relax.gated_kernels import sigmoid
+from hpcgen.relax.gated_kernels import multiply, sigmoid
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,24 @@ def test_compiled_equals_torch(layers: dict[str, Gated], name: str, count: int) 
         results.append([out.detach(), *torch.autograd.grad((out * torch.randn_like(out)).sum(), given)])
     for mine, expected in zip(*results, strict=True):
         torch.testing.assert_close(mine, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("terms", "width"), [(31, 2 * WIDTH), (31, WIDTH), (64, 2 * WIDTH), (128, WIDTH), (3, 5)])
+def test_rows_of_a_product_do_not_depend_on_one_another(terms: int, width: int) -> None:
+    """To the last bit, from a single row on: MKL's do, below two or four rows."""
+    rng = np.random.default_rng(5)
+    x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((70, terms), (terms, width)))
+
+    def product(rows: np.ndarray) -> np.ndarray:
+        out = np.full((len(rows), width), np.nan, np.float32)
+        multiply(np.ascontiguousarray(rows), weight, out)
+        return out
+
+    whole = product(x)
+    np.testing.assert_allclose(whole, x.astype(np.float64) @ weight, atol=1e-4)
+    for count in (*range(10), 33, 64, 69):
+        for first in (0, 1):
+            np.testing.assert_array_equal(product(x[first : first + count]), whole[first : first + count])
 
 
 def test_sigmoid_is_good_to_single_precision() -> None:
