@@ -16,7 +16,7 @@ from hpcgen.diffusion.conditions import ConditionLayout
 from hpcgen.diffusion.part import draw_kept
 from hpcgen.family.categories import choose, guided_logits
 from hpcgen.models.lattice import LatticeNetwork
-from hpcgen.represent.lattice_tokens import BINS, PLACES, VALUES, LatticeTokens, given_value
+from hpcgen.represent.lattice_tokens import BINS, PLACES, VALUES, LatticeTokens, given_value, given_volume
 
 LOOKED_AT = 4  # tokens of each row in a step of training: the others would cost more than they teach
 TRIES = 32  # cells drawn for each sample where some parameters are given
@@ -87,8 +87,7 @@ class Cells:
         """(B, 6) values as in `hpcgen.represent.lattice_tokens`.
 
         Where parameters are given, what follows from them and from the values before is not drawn. Of `TRIES` such
-        cells one is chosen, each with the likelihood that the model gives what was not drawn: so the values before
-        fit what is given, too (sampling by importance).
+        cells one is chosen, with weights by which the values before fit what is given, too (sampling by importance).
 
         Args:
             c: (B, Dc) condition vectors, on the network's device.
@@ -103,38 +102,68 @@ class Cells:
         uniform = torch.zeros(len(c), tries, PLACES + 1, dtype=torch.float64)
         for row, generator in zip(uniform, generators, strict=False):
             row.uniform_(generator=generator)
-        drawn = [self._one(asked, free, n_atoms, fixed, uniform[:, k]) for k in range(tries)]
-        values, likelihood = (np.stack(x, axis=1) for x in zip(*drawn, strict=True))  # (B, tries, 6), (B, tries)
-        # the largest of log p - log(-log u) is a draw from p, and u = 0 is as good as any other
+        found = [self._one(asked, free, n_atoms, fixed, uniform[:, k]) for k in range(tries)]
+        values, weight = (np.stack(x, axis=1) for x in zip(*found, strict=True))  # (B, tries, 6), (B, tries)
+        # the largest of log w - log(-log u) is a draw from w, and u = 0 is as good as any other
         gumbel = -np.log(-np.log(np.clip(uniform[:, :, PLACES].numpy(), 1e-300, 1 - 1e-16)))
-        chosen = np.argmax(likelihood + gumbel, axis=1)
+        chosen = np.argmax(weight + gumbel, axis=1)
         picked: FloatArray = values[np.arange(len(values)), chosen]
         return picked
 
     def _one(
         self, asked: Tensor, free: Tensor | None, n_atoms: NDArray[np.int64], fixed: FloatArray, uniform: Tensor
     ) -> tuple[FloatArray, FloatArray]:
-        """Values (B, 6) of one try, NaN where the network's output is, and the log-likelihood (B,) of those given."""
-        net = cast(LatticeNetwork, self.network)
+        """Values (B, 6) of one try, NaN where the network's output is, and the logarithm (B,) of its weight.
+
+        The weight is the probability of the values by that with which those not given were drawn.
+        """
         tokens = torch.zeros(len(asked), PLACES, dtype=torch.long, device=asked.device)
-        values, likelihood = np.zeros((len(asked), VALUES)), np.zeros(len(asked))
+        values, weight = np.zeros((len(asked), VALUES)), np.zeros(len(asked))
         lost = np.zeros(len(asked), dtype=bool)
         for place in range(PLACES):
             number = place // 2
-            at = torch.full((len(asked),), place, device=asked.device)
-            without = None if free is None else net.logits(tokens, at, free)
-            p = guided_logits(net.logits(tokens, at, asked), without, self.guidance).log_softmax(1)
+            p = self._log_p(tokens, place, asked, free)
             lost |= ~torch.isfinite(p).all(1).cpu().numpy()
             given = given_value(number, values, fixed, n_atoms)
             if given is None:
                 tokens[:, place] = choose(p, uniform[:, place].to(p))
+                weight -= _of(p, tokens[:, place])
             else:
                 values[:, number] = given
-                tokens[:, place] = torch.from_numpy(self.tokens.tokens(values)[:, place]).to(tokens.device)
-                likelihood += p.gather(1, tokens[:, place, None])[:, 0].cpu().numpy()
-                likelihood -= self.tokens.outside(number, given)  # no training cell is so: the nearer, the better
+                tokens[:, place] = self._token(values, place).to(tokens)
             if given is None and place % 2:
                 coarse, fine = tokens[:, place - 1].cpu().numpy(), tokens[:, place].cpu().numpy()
                 values[:, number] = self.tokens.value(number, coarse, fine)
+        if np.isfinite(fixed[:3]).all():  # the volume was a guess, which the angles have followed
+            values[:, 0] = given_volume(values, fixed, n_atoms)
+            tokens[:, 0], tokens[:, 1] = self._token(values, 0).to(tokens), self._token(values, 1).to(tokens)
+        if np.isfinite(fixed).any():
+            weight += self._likelihood(values, tokens, asked, free)
         values[lost] = np.nan
-        return values, likelihood
+        return values, weight
+
+    def _likelihood(self, values: FloatArray, tokens: Tensor, asked: Tensor, free: Tensor | None) -> FloatArray:
+        """(B,) log-likelihoods of values (B, 6) and their tokens (B, 12)."""
+        total = np.zeros(len(values))
+        for place in range(PLACES):
+            total += _of(self._log_p(tokens, place, asked, free), tokens[:, place])
+        for number in range(VALUES):  # no training cell is so: the nearer, the better
+            total -= 2 * self.tokens.outside(number, values[:, number])
+        return total
+
+    def _log_p(self, tokens: Tensor, place: int, asked: Tensor, free: Tensor | None) -> Tensor:
+        """(B, bins) log-probabilities of the tokens at a place, given those before it."""
+        net = cast(LatticeNetwork, self.network)
+        at = torch.full((len(asked),), place, device=asked.device)
+        without = None if free is None else net.logits(tokens, at, free)
+        return guided_logits(net.logits(tokens, at, asked), without, self.guidance).log_softmax(1)
+
+    def _token(self, values: FloatArray, place: int) -> Tensor:
+        """(B,) tokens of the values (B, 6) at a place."""
+        return torch.from_numpy(self.tokens.tokens(values)[:, place])
+
+
+def _of(log_p: Tensor, tokens: Tensor) -> FloatArray:
+    """(B,) log-probabilities of tokens (B,)."""
+    found: FloatArray = log_p.gather(1, tokens[:, None])[:, 0].double().cpu().numpy()
+    return found
