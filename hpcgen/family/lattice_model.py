@@ -118,10 +118,10 @@ class Cells:
         The weight is the probability of the values by that with which those not given were drawn.
         """
         tokens = torch.zeros(len(asked), PLACES, dtype=torch.long, device=asked.device)
-        values, weight = np.zeros((len(asked), VALUES)), np.zeros(len(asked))
+        values, weight = np.full((len(asked), VALUES), np.nan), np.zeros(len(asked))
         lost = np.zeros(len(asked), dtype=bool)
         for place in range(PLACES):
-            number = place // 2
+            number = self.tokens.order[place // 2]
             p = self._log_p(tokens, place, asked, free)
             lost |= ~torch.isfinite(p).all(1).cpu().numpy()
             given = given_value(number, values, fixed, n_atoms)
@@ -130,13 +130,15 @@ class Cells:
                 weight -= _of(p, tokens[:, place])
             else:
                 values[:, number] = given
-                tokens[:, place] = self._token(values, place).to(tokens)
+                tokens[:, place] = torch.from_numpy(self.tokens.tokens(values)[:, place]).to(tokens)
             if given is None and place % 2:
                 coarse, fine = tokens[:, place - 1].cpu().numpy(), tokens[:, place].cpu().numpy()
                 values[:, number] = self.tokens.value(number, coarse, fine)
-        if np.isfinite(fixed[:3]).all():  # the volume was a guess, which the angles have followed
+        if np.isfinite(
+            fixed[:3]
+        ).all():  # if the volume was drawn first, it was a guess, which the angles have followed
             values[:, 0] = given_volume(values, fixed, n_atoms)
-            tokens[:, 0], tokens[:, 1] = self._token(values, 0).to(tokens), self._token(values, 1).to(tokens)
+            tokens = torch.from_numpy(self.tokens.tokens(values)).to(tokens)
         if np.isfinite(fixed).any():
             weight += self._likelihood(values, tokens, asked, free)
         values[lost] = np.nan
@@ -157,10 +159,6 @@ class Cells:
         at = torch.full((len(asked),), place, device=asked.device)
         without = None if free is None else net.logits(tokens, at, free)
         return guided_logits(net.logits(tokens, at, asked), without, self.guidance).log_softmax(1)
-
-    def _token(self, values: FloatArray, place: int) -> Tensor:
-        """(B,) tokens of the values (B, 6) at a place."""
-        return torch.from_numpy(self.tokens.tokens(values)[:, place])
 
 
 def _of(log_p: Tensor, tokens: Tensor) -> FloatArray:

@@ -5,8 +5,9 @@ categories can be certain of such a value, given those before it, where a densit
 
     values (6,) = [log V/N, cos alpha, cos beta, cos gamma, log b/a, log c/b]      V in cubic angstrom, N atoms
 
-The volume comes first: drawn last, after five others that have their errors, it was that of the commonest crystals too
-often, and the densities of what is generated were too high.
+Crystals of one element are told apart by their volume above all, so there it is drawn first: after five numbers that
+have their errors it was that of the commonest crystals too often. Of compounds the composition has nearly told it, and
+the shape is right more often without it: there it comes last.
 
 Each value is two tokens: which of `BINS` equal parts of the range of the training cells, and which of `BINS` parts of
 that one. A token stands for the median of the training values in it, so that 90 degrees come back as 90.
@@ -22,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcgen.crystal import Crystal, FloatArray
-from hpcgen.errors import StoreError
 from hpcgen.represent.lattice import squared_share
 
 BINS = 32  # a cosine is known to about 0.001, a length to about 0.1 %
 VALUES = 6
-VERSION = 2  # of the order; 1 had the volume last
+VOLUME_FIRST, VOLUME_LAST = (0, 1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 0)  # in which the values are drawn
 PLACES = 2 * VALUES
 LEAST_RANGE = 0.01
 FLATTEST = 1e-3  # degrees by which gamma is kept from where three angles are no cell any more
@@ -42,31 +42,41 @@ class LatticeTokens:
         low: (6,) lower ends of the ranges.
         high: (6,) upper ends.
         medians: (6, BINS^2) what each pair of tokens stands for.
+        order: the values' numbers as they are drawn.
     """
 
     low: FloatArray
     high: FloatArray
     medians: FloatArray
+    order: tuple[int, ...]
 
     @classmethod
     def fit(cls, crystals: Sequence[Crystal]) -> LatticeTokens:
-        """Ranges and medians of these cells."""
+        """Ranges and medians of these cells; the order follows from the number of their elements."""
         values = values_of(crystals)
         low, high = values.min(0), values.max(0)
         wider = np.maximum(LEAST_RANGE - (high - low), 0) / 2 + 1e-6
         low, high = low - wider, high + wider
         medians = low[:, None] + (high - low)[:, None] * (np.arange(BINS**2) + 0.5) / BINS**2
-        found = cls(low, high, medians)
-        fine = found.tokens(values) @ np.kron(np.eye(VALUES, dtype=np.int64), [[BINS], [1]])
-        for row, numbers, column in zip(medians, fine.T, values.T, strict=True):
+        elements = np.unique(np.concatenate([c.numbers for c in crystals]))
+        found = cls(low, high, medians, VOLUME_FIRST if len(elements) == 1 else VOLUME_LAST)
+        for row, numbers, column in zip(medians, found._fine(values).T, values.T, strict=True):
             for number in np.unique(numbers):
                 row[number] = np.median(column[numbers == number])
         return found
 
     def tokens(self, values: FloatArray) -> Tokens:
-        """(..., 6) values to (..., 12) tokens, coarse and fine in turn; what lies outside the range is at its end."""
-        fine = np.clip((values - self.low) / (self.high - self.low) * BINS**2, 0, BINS**2 - 1).astype(np.int64)
+        """(..., 6) values to (..., 12) tokens in the order of drawing, coarse and fine in turn.
+
+        What lies outside the range is at its end, and what is NaN at its lower one.
+        """
+        fine = self._fine(values)[..., list(self.order)]
         return np.stack([fine // BINS, fine % BINS], axis=-1).reshape(*values.shape[:-1], PLACES)
+
+    def _fine(self, values: FloatArray) -> Tokens:
+        """(..., 6) parts of the ranges."""
+        parts = (np.where(np.isnan(values), self.low, values) - self.low) / (self.high - self.low)
+        return np.clip(parts * BINS**2, 0, BINS**2 - 1).astype(np.int64)
 
     def outside(self, number: int, values: FloatArray) -> FloatArray:
         """(M,) by how many fine tokens value (M,) number `number` lies outside the range; 0 within."""
@@ -78,27 +88,20 @@ class LatticeTokens:
         return self.medians[number][coarse * BINS + fine]
 
     def state(self) -> dict[str, Any]:
-        """Tensors of ranges and medians."""
+        """Tensors of ranges and medians, and the order."""
         import torch
 
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("low", "high", "medians")}
-        return {"version": VERSION, **arrays}
+        return {"order": list(self.order), **arrays}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> LatticeTokens:
-        """As `state` gave it.
-
-        Raises:
-            StoreError: if the values were others.
-        """
-        version = int(state.get("version", 1))
-        if version != VERSION:
-            raise StoreError(
-                f"the model draws the numbers of a cell in an order of version {version}",
-                expected=f"version {VERSION}, which draws the volume first",
-                remedy="train again, or use the hpcgen that trained it",
-            )
-        return cls(*(state[name].numpy() for name in ("low", "high", "medians")))
+        """As `state` gave it. Before it gave an order, the values themselves were in that with the volume last."""
+        low, high, medians = (state[name].numpy() for name in ("low", "high", "medians"))
+        if "order" in state:
+            return cls(low, high, medians, tuple(int(number) for number in state["order"]))
+        back = np.argsort(VOLUME_LAST)
+        return cls(low[back], high[back], medians[back], VOLUME_LAST)
 
 
 def values_of(crystals: Sequence[Crystal]) -> FloatArray:
@@ -129,49 +132,49 @@ def parameters_of(values: FloatArray, n_atoms: NDArray[Any]) -> FloatArray:
 
 
 def given_value(number: int, values: FloatArray, fixed: FloatArray, n_atoms: NDArray[Any]) -> FloatArray | None:
-    """(M,) what value number `number` must be, the ones before it and some parameters of the cell being given.
+    """(M,) what value number `number` must be, those drawn before it and some parameters of the cell being given.
 
     Args:
         number: 0 to 5.
-        values: (M, 6), of which those before `number` count.
+        values: (M, 6), NaN where they have not been drawn.
         fixed: (6,) a, b, c, alpha, beta, gamma, NaN where nothing is given.
         n_atoms: (M,)
 
     Returns:
-        None where it is free. The volume is so as long as an angle is free, even where all lengths are given and
-        `given_volume` will be the one that the cell has in the end.
+        None where it is free. A volume that is drawn first is so as long as an angle is free, even where all lengths
+        are given and `given_volume` will be the one that the cell has in the end.
     """
-    if number == 0:
-        whole = np.isfinite(fixed).all()
-        cosines = np.broadcast_to(np.cos(np.radians(fixed[3:])), (len(values), 3))
-        return given_volume(np.column_stack([np.zeros(len(values)), cosines]), fixed, n_atoms) if whole else None
-    if number < 4:
+    if 1 <= number <= 3:
         angle = fixed[2 + number]
         return np.full(len(values), np.cos(np.radians(angle))) if np.isfinite(angle) else None
-    lengths = np.log(np.tile(fixed[:3], (len(values), 1)))
+    a, b, c = np.log(np.tile(fixed[:3, None], len(values)))
+    volume, ratio_ab, ratio_bc = values[:, [0, 4, 5]].T
+    share = _log_share(np.where(np.isnan(values[:, 1:4]), np.cos(np.radians(fixed[3:])), values[:, 1:4]))
+    total = volume + np.log(n_atoms) - share  # log(a b c)
     known = np.isfinite(fixed[:3])
-    total = values[:, 0] + np.log(n_atoms) - _log_share(values)  # log(a b c)
     if known.sum() == 2:
-        lengths[:, ~known] = (total - lengths[:, known].sum(1))[:, None]
-    elif known.sum() == 1 and number == 5:
-        ratio = values[:, 4]  # log b/a
-        if known[2]:
-            lengths[:, 1] = (total - lengths[:, 2] + ratio) / 2
-        else:
-            a, b = (lengths[:, 0], lengths[:, 0] + ratio) if known[0] else (lengths[:, 1] - ratio, lengths[:, 1])
-            lengths[:, 1], lengths[:, 2] = b, total - a - b
-    value: FloatArray = lengths[:, number - 3] - lengths[:, number - 4]
+        a, b, c = _first(a, total - b - c), _first(b, total - a - c), _first(c, total - a - b)
+    b = _first(_first(b, a + ratio_ab), _first(c - ratio_bc, (total - c + ratio_ab) / 2))
+    a = _first(a, b - ratio_ab)
+    c = _first(_first(c, b + ratio_bc), total - a - b)
+    value: FloatArray = {0: a + b + c + share - np.log(n_atoms), 4: b - a, 5: c - b}[number]
     return value if np.isfinite(value).all() else None
 
 
 def given_volume(values: FloatArray, fixed: FloatArray, n_atoms: NDArray[Any]) -> FloatArray:
-    """(M,) log V/N of the cells whose lengths are given and whose angles are among the values."""
-    volume: FloatArray = np.log(fixed[:3]).sum() + _log_share(values) - np.log(n_atoms)
+    """(M,) log V/N of cells whose lengths are given and whose angles are among the values (M, 6)."""
+    volume: FloatArray = np.log(fixed[:3]).sum() + _log_share(values[:, 1:4]) - np.log(n_atoms)
     return volume
 
 
-def _log_share(values: FloatArray) -> FloatArray:
-    """(M,) log V / (a b c) by the angles of the values."""
-    flat = np.column_stack([np.zeros(len(values)), values[:, 1:4], np.zeros((len(values), 2))])
-    share: FloatArray = -3 * np.log(parameters_of(flat, np.ones(len(values)))[:, 0])  # of a cell of volume 1, a = b = c
+def _first(one: FloatArray, other: FloatArray) -> FloatArray:
+    """`one` where it is known, else `other`."""
+    return np.where(np.isfinite(one), one, other)
+
+
+def _log_share(cosines: FloatArray) -> FloatArray:
+    """(M,) log V / (a b c) of cosines (M, 3) of the angles, NaN where one of them is."""
+    zero = np.zeros(len(cosines))
+    equal = parameters_of(np.column_stack([zero, cosines, zero, zero]), np.ones(len(cosines)))
+    share: FloatArray = -3 * np.log(equal[:, 0])  # of cells of volume 1 whose lengths are equal
     return share

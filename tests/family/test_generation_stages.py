@@ -193,8 +193,7 @@ def test_columns_reach_every_part_and_guidance_acts(family: RepresentationFamily
     for name in ("lattice", "descriptor"):
         for a, b in ((free, asked), (asked, led)):
             same_ones = [np.array_equal(getattr(x, name), getattr(y, name)) for x, y in zip(a, b, strict=True)]
-            most = len(a) / 2 if name == "descriptor" else len(a)  # some cells are drawn as the same tokens
-            assert sum(same_ones) < most, name
+            assert sum(same_ones) < len(a) / 2, name  # a few cells are drawn as the same tokens
     # fluorites are trigonal in these data, and have three atoms
     many = [f"{i:016x}" for i in range(200)]
     settings = CONFIG.sample.model_copy(update={"guidance": 2.0, "steps": 2, "micro_batch": 100})

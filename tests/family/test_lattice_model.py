@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,9 +11,16 @@ import torch
 
 from hpcgen.crystal import Crystal, lattice_from_parameters
 from hpcgen.diffusion.conditions import ConditionLayout
-from hpcgen.errors import StoreError
 from hpcgen.family.lattice_model import Cells, LatticePart
-from hpcgen.represent.lattice_tokens import LatticeTokens, given_value, given_volume, parameters_of, values_of
+from hpcgen.represent.lattice_tokens import (
+    VOLUME_FIRST,
+    VOLUME_LAST,
+    LatticeTokens,
+    given_value,
+    given_volume,
+    parameters_of,
+    values_of,
+)
 
 RIGHT, TRIGONAL = [4.0, 4.0, 6.0, 90.0, 90.0, 90.0], [5.0, 5.0, 5.0, 60.0, 60.0, 60.0]
 FREE = np.full(6, np.nan)
@@ -32,7 +40,8 @@ def test_special_cells_come_back_as_they_are():
     tokens = LatticeTokens.fit(cells)
     values = values_of(cells)
     found = tokens.tokens(values)
-    back = np.stack([tokens.value(k, found[:, 2 * k], found[:, 2 * k + 1]) for k in range(6)], axis=1)
+    places = [tokens.order.index(k) for k in range(6)]
+    back = np.stack([tokens.value(k, found[:, 2 * p], found[:, 2 * p + 1]) for k, p in enumerate(places)], axis=1)
     parameters = parameters_of(back, np.full(len(cells), 2))
     np.testing.assert_allclose(parameters[:5], [RIGHT] * 5, rtol=1e-12)
     np.testing.assert_allclose(parameters[5:10], [TRIGONAL] * 5, rtol=1e-12)
@@ -42,11 +51,16 @@ def test_special_cells_come_back_as_they_are():
     assert (again.medians == tokens.medians).all()
 
 
-def test_tokens_of_another_order_are_refused():
-    state = LatticeTokens.fit([crystal(RIGHT)]).state()
-    del state["version"]  # as in checkpoints whose volume is drawn last
-    with pytest.raises(StoreError, match="order of version 1"):
-        LatticeTokens.from_state(state)
+def test_the_volume_is_drawn_first_of_one_element_alone():
+    cells = random_cells(20)
+    salts = LatticeTokens.fit(cells)
+    carbons = LatticeTokens.fit([Crystal(c.lattice, c.frac, [6, 6]) for c in cells])
+    assert (salts.order, carbons.order) == (VOLUME_LAST, VOLUME_FIRST)
+    values = values_of(cells)
+    np.testing.assert_array_equal(np.roll(carbons.tokens(values), -2, axis=1), salts.tokens(values))
+    # as in checkpoints of before, whose arrays are in the order of drawing
+    before = {name: array[list(VOLUME_LAST)] for name, array in salts.state().items() if name != "order"}
+    np.testing.assert_array_equal(LatticeTokens.from_state(before).tokens(values), salts.tokens(values))
 
 
 def test_cells_outside_the_range_have_tokens_at_its_ends():
@@ -64,26 +78,28 @@ def test_angles_that_are_no_cell_become_one():
     assert 119 < gamma < 120
 
 
+@pytest.mark.parametrize("order", [VOLUME_FIRST, VOLUME_LAST])
 @pytest.mark.parametrize("count", range(1, 7))
-def test_what_is_given_of_a_cell_decides_the_values(count):
+def test_what_is_given_of_a_cell_decides_the_values(count, order):
     """With the true values before, every value that follows from what is given is the true one.
 
-    The volume of given lengths follows from the angles, which come after it.
+    Of given lengths the volume follows from the angles, which come after it where it is first.
     """
     cells = random_cells(4)
     true, n_atoms = values_of(cells), np.full(len(cells), 2)
-    for names in itertools.combinations(range(6), count):
-        values = true.copy()
-        for row, cell in enumerate(cells):
-            fixed = np.where(np.isin(np.arange(6), names), cell.parameters, np.nan)
-            found = [given_value(k, true[[row]], fixed, n_atoms[[row]]) for k in range(6)]
-            late = {0, 1, 2} <= set(names) and count < 6
-            assert sum(f is not None for f in found) == count - late
-            if late:
-                assert given_volume(true[[row]], fixed, n_atoms[[row]]) == pytest.approx(true[row, 0], abs=1e-9)
-            for k, f in enumerate(found):
-                values[row, k] = true[row, k] if f is None else f[0]
-        np.testing.assert_allclose(values, true, atol=1e-9)
+    for names, row in itertools.product(itertools.combinations(range(6), count), range(len(cells))):
+        fixed = np.where(np.isin(np.arange(6), names), cells[row].parameters, np.nan)
+        values, found = np.full((1, 6), np.nan), 0
+        for number in order:
+            given = given_value(number, values, fixed, n_atoms[[row]])
+            if given is not None:
+                found += 1
+                assert given == pytest.approx(true[row, number], abs=1e-9)
+            values[0, number] = true[row, number]
+        late = {0, 1, 2} <= set(names) and count < 6 and order == VOLUME_FIRST
+        assert found == count - late
+        if late:
+            assert given_volume(values, fixed, n_atoms[[row]]) == pytest.approx(true[row, 0], abs=1e-9)
 
 
 def test_a_token_depends_on_those_before_it_alone():
@@ -100,12 +116,13 @@ def test_a_token_depends_on_those_before_it_alone():
         assert same == (changed >= place), (place, changed)
 
 
-@pytest.fixture(scope="module")
-def learned() -> Cells:
+@pytest.fixture(scope="module", params=[VOLUME_FIRST, VOLUME_LAST], ids=["volume-first", "volume-last"])
+def learned(request: pytest.FixtureRequest) -> Cells:
     """Two kinds of cells, told apart by nothing, and a third that the condition names."""
     third = [3.0, 5.0, 8.0, 80.0, 85.0, 95.0]
     cells = [crystal(p) for p in (RIGHT, TRIGONAL, third)] * 8
-    tokens, c = LatticeTokens.fit(cells), torch.tensor([[0.0], [0.0], [1.0]] * 8)
+    tokens = dataclasses.replace(LatticeTokens.fit(cells), order=request.param)
+    c = torch.tensor([[0.0], [0.0], [1.0]] * 8)
     part = LatticePart(ConditionLayout(1), 32, 1, 0.0, 0.0)
     torch.manual_seed(0)
     network, generator = part.network(), torch.Generator().manual_seed(0)
