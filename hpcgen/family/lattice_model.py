@@ -134,9 +134,7 @@ class Cells:
             if given is None and place % 2:
                 coarse, fine = tokens[:, place - 1].cpu().numpy(), tokens[:, place].cpu().numpy()
                 values[:, number] = self.tokens.value(number, coarse, fine)
-        if np.isfinite(
-            fixed[:3]
-        ).all():  # if the volume was drawn first, it was a guess, which the angles have followed
+        if np.isfinite(fixed[:3]).all():  # a volume drawn first was a guess, which the angles have followed
             values[:, 0] = given_volume(values, fixed, n_atoms)
             tokens = torch.from_numpy(self.tokens.tokens(values)).to(tokens)
         if np.isfinite(fixed).any():
