@@ -14,5 +14,8 @@ from typing import Any
 EXACT: Any = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
 """Options of njit, whose overloads are too narrow for a dictionary."""
 
+FUSED: Any = EXACT | {"fastmath": {"contract"}}
+"""For sums that keep their order; a product and the sum that it goes into may be one instruction."""
+
 FAST: Any = EXACT | {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 """For kernels whose sums may be vectorised; NaN and infinity keep their meaning."""

@@ -56,7 +56,9 @@ def test_every_kernel_has_the_options_that_fix_its_bits() -> None:
         for name, decorator in decorators(ast.parse(file.read_text())):
             seen += 1
             text = ast.unparse(decorator)
-            assert text in ("njit(**EXACT)", "njit(**FAST)") or "inline='always'" in text, f"{file}: {name}"
+            assert text in ("njit(**EXACT)", "njit(**FUSED)", "njit(**FAST)") or "inline='always'" in text, (
+                f"{file}: {name}"
+            )
     assert seen > 40
 
 

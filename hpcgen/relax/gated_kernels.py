@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hpcgen.compiled import EXACT, FAST
+from hpcgen.compiled import FAST, FUSED
 
 Array = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -48,7 +48,7 @@ def sigmoid(x: np.float32) -> np.float32:
     return HALF + HALF * t * p / q
 
 
-@njit(**EXACT, fastmath={"contract"})
+@njit(**FUSED)
 def multiply(x: Array, weight: Array, out: Array) -> None:
     """`out` (M, N) becomes x (M, K) @ weight (K, N), each number a chain of K multiply-adds in the order of the terms.
 
