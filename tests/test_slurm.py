@@ -222,4 +222,6 @@ def test_a_lost_node_costs_nobody_the_run(
         assert int(end["Restarts"]) >= 1, text_of(log)
         assert store.content_digest(folder / "candidates.h5") == expected
     # srun notices before slurmctld does, and the batch script that lives on must not take that for a failure
-    assert "a process was killed" in text_of(runs["guest"][1])
+    said = text_of(runs["guest"][1])
+    all_done = "24 in = 24 out" in said.partition("restart 1 of")[0]  # on a busy machine, before the node died
+    assert all_done or "a process was killed" in said, said
