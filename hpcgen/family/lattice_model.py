@@ -16,7 +16,7 @@ from hpcgen.diffusion.conditions import ConditionLayout
 from hpcgen.diffusion.part import draw_kept
 from hpcgen.family.categories import choose, guided_logits
 from hpcgen.models.lattice import LatticeNetwork
-from hpcgen.represent.lattice_tokens import BINS, PLACES, VALUES, LatticeTokens, given_value, given_volume
+from hpcgen.represent.lattice_tokens import BINS, PLACES, VALUES, LatticeTokens, given_value
 
 LOOKED_AT = 4  # tokens of each row in a step of training: the others would cost more than they teach
 TRIES = 32  # cells drawn for each sample where some parameters are given
@@ -135,7 +135,7 @@ class Cells:
                 coarse, fine = tokens[:, place - 1].cpu().numpy(), tokens[:, place].cpu().numpy()
                 values[:, number] = self.tokens.value(number, coarse, fine)
         if np.isfinite(fixed[:3]).all():  # a volume drawn first was a guess, which the angles have followed
-            values[:, 0] = given_volume(values, fixed, n_atoms)
+            values[:, 0] = given_value(0, values, fixed, n_atoms)
             tokens = torch.from_numpy(self.tokens.tokens(values)).to(tokens)
         if np.isfinite(fixed).any():
             weight += self._likelihood(values, tokens, asked, free)

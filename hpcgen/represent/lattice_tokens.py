@@ -142,7 +142,7 @@ def given_value(number: int, values: FloatArray, fixed: FloatArray, n_atoms: NDA
 
     Returns:
         None where it is free. A volume that is drawn first is so as long as an angle is free, even where all lengths
-        are given and `given_volume` will be the one that the cell has in the end.
+        are given: asked for again when all angles are known, it is the one that the cell has.
     """
     if 1 <= number <= 3:
         angle = fixed[2 + number]
@@ -159,12 +159,6 @@ def given_value(number: int, values: FloatArray, fixed: FloatArray, n_atoms: NDA
     c = _first(_first(c, b + ratio_bc), total - a - b)
     value: FloatArray = {0: a + b + c + share - np.log(n_atoms), 4: b - a, 5: c - b}[number]
     return value if np.isfinite(value).all() else None
-
-
-def given_volume(values: FloatArray, fixed: FloatArray, n_atoms: NDArray[Any]) -> FloatArray:
-    """(M,) log V/N of cells whose lengths are given and whose angles are among the values (M, 6)."""
-    volume: FloatArray = np.log(fixed[:3]).sum() + _log_share(values[:, 1:4]) - np.log(n_atoms)
-    return volume
 
 
 def _first(one: FloatArray, other: FloatArray) -> FloatArray:
