@@ -57,6 +57,11 @@ class ReconstructConfig(Section):
     accept: Annotated[float, Field(ge=0)] = Field(
         0.05, description="relative residual from which on no further attempt of a sample is tried"
     )
+    accept_atoms: Positive | None = Field(
+        None,
+        description="the same of the residual times the number of atoms, which must hold too; a descriptor is a mean "
+        "over atoms, so that one wrong atom shows the less the more there are; null: no such limit",
+    )
     cell_length: Annotated[float, Field(ge=0, le=0.2)] = Field(
         0.03, description="largest change of a generated length when the cell is refined; 0 keeps the cell"
     )

@@ -61,7 +61,8 @@ class RepresentationReconstructor:
         self.solver = make_solver(self.descriptor, config.reconstruct)
         self.glance = make_solver(self.descriptor, config.reconstruct, share=_GLANCE)
         self.refiner = Refiner(self.descriptor, config.reconstruct)
-        self.noise_floor, self.accept = config.reconstruct.noise_floor, config.reconstruct.accept
+        self.noise_floor = config.reconstruct.noise_floor
+        self.accept, self.accept_atoms = config.reconstruct.accept, config.reconstruct.accept_atoms
 
     def candidate_attrs(self) -> dict[str, Any]:
         """The names of the blocks that `residual_blocks` gives."""
@@ -95,8 +96,8 @@ class RepresentationReconstructor:
 
         Search in the generated cell, refinement of cell and positions, symmetry; see `hpcgen.reconstruct.refine`. Of
         several cells and descriptors each gets a sixth of the search, after the first those of like volume before
-        others, until a residual is at most `reconstruct.accept`; if none is, the nearest gets all of it. The least
-        residual counts.
+        others, until a residual is at most `reconstruct.accept` and, times the number of atoms, at most
+        `reconstruct.accept_atoms`; if none is, the nearest gets all of it. The least residual counts.
         Failures: `wrong-length`, `not-finite`, `empty-composition`, `too-many-atoms`; and, of the first cell if all
         fail, `impossible-cell`, `impossible-target` (no crystal comes near it, see `hpcgen.reconstruct.target`),
         `no-solution`.
@@ -112,6 +113,7 @@ class RepresentationReconstructor:
         vectors = [np.asarray(v, dtype=np.float64) for v in (sample.descriptor, *sample.more_descriptors)]
         seeds = [seed, *(seed_of(seed, str(number), "attempt") for number in range(1, len(cells)))]
         solver = self.solver if len(cells) == 1 else self.glance
+        accept = min(self.accept, (self.accept_atoms or np.inf) / len(numbers))
         tried = 0
         for i in _by_volume(np.array(cells)):
             tried += 1
@@ -121,9 +123,9 @@ class RepresentationReconstructor:
                 first = first or error
                 continue
             best = _nearer(best, rebuilt)
-            if best.refined.residual <= self.accept:
+            if best.refined.residual <= accept:
                 break
-        if best is not None and best.refined.residual > self.accept and solver is not self.solver:
+        if best is not None and best.refined.residual > accept and solver is not self.solver:
             i = best.attempt
             with suppress(_UnusableError):
                 best = _nearer(best, self._attempt(self.solver, cells[i], vectors[i], species, numbers, seeds[i], i))

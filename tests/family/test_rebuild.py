@@ -198,6 +198,22 @@ def test_all_attempts_are_tried_where_none_is_good_enough() -> None:
     assert found.residual == min(candidate(with_others(many[0], *many[1:k])).residual for k in range(2, 5))
 
 
+def test_a_limit_of_the_residual_times_the_atoms_is_for_large_crystals() -> None:
+    many = with_others(*(sample(PEROVSKITE, 0.01, seed=i) for i in range(3)))
+    residual = candidate(many).residual
+    assert 0.001 < residual < CONFIG.reconstruct.accept
+
+    def attempts(limit: float | None) -> int:
+        settings = CONFIG.reconstruct.model_copy(update={"accept_atoms": limit})
+        config = CONFIG.model_copy(update={"reconstruct": settings})
+        found = RepresentationReconstructor(FAMILY.sample_attrs(), config).reconstruct(many, "b" * 16, seed=1)
+        assert isinstance(found, Candidate)
+        return found.attempts
+
+    assert attempts(None) == attempts(residual * len(PEROVSKITE) * 1.01) == 1
+    assert attempts(residual * len(PEROVSKITE) * 0.99) > 1
+
+
 def test_a_file_of_before_several_attempts_is_rebuilt(tmp_path: Path) -> None:
     path = tmp_path / "samples.h5"
     several = with_others(sample(PEROVSKITE), sample(PEROVSKITE, 0.1))
