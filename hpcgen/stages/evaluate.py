@@ -64,14 +64,15 @@ def generation_of(request: Request, potential: RelaxConfig | None = None) -> Num
             numbers["reference_apart"] = generation.apart(m, reference, formulas, settings)
         return numbers
 
-    novel = [generation.novel_items(s.items, m, real.training) for s, m in zip(sets, made, strict=True)]
-    results = [numbers_of(s.items, m, new) for s, m, new in zip(sets, made, novel, strict=True)]
+    everything, whole = [item for s in sets for item in s.items], Measured.together(made)
+    novel = generation.novel_items(everything, whole, real.training)  # at once: training rows are reduced once
+    each = np.split(novel, np.cumsum([len(s.items) for s in sets])[:-1])
+    results = [numbers_of(s.items, m, new) for s, m, new in zip(sets, made, each, strict=True)]
     held, against, note = ceiling_rows(real, reference, cache, request)
     top = generation.ceiling(held, against, max(len(s.items) for s in sets), settings)
     more: Numbers = {}
     if len(sets) > 1:
-        everything = [item for s in sets for item in s.items]
-        more["together"] = numbers_of(everything, Measured.together(made), np.concatenate(novel))
+        more["together"] = numbers_of(everything, whole, novel)
         more["ceiling_together"] = generation.ceiling(held, against, len(everything), settings)
     definitions = {**definition(), "coverage_thresholds": f"those of {kind}"}
     if potential is not None:
