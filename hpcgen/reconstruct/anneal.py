@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcgen.config import AnnealConfig
 from hpcgen.crystal import Crystal, FloatArray
+from hpcgen.reconstruct.environments import unlikeness
 from hpcgen.reconstruct.grid import Grid, build_grid, pair_targets
 from hpcgen.reconstruct.groups import lattice_operations
 from hpcgen.reconstruct.kernels import anneal
@@ -112,6 +113,16 @@ class _Search:
         """The start with the smallest residual so far."""
         return min(self.starts, key=_cost)
 
+    def most_alike(self) -> _Start:
+        """Of the starts that agree with the best of a noisy target, the one whose atoms are most alike.
+
+        Of one species alone: distances between several tell homometric crystals apart.
+        """
+        if self.exact or self.n_channels > 1:
+            return self.best
+        ties = [start for start in self.starts if start.cost <= AGREE**2 * self.best.cost]
+        return min(ties, key=lambda start: unlikeness(self.tables.cell, start.x, self.species))
+
     def agreeing(self, tolerance: float) -> tuple[int, int]:
         """Independent starts whose residual agrees with the best, and all independent starts."""
         limit = max(AGREE**2 * self.best.cost, tolerance)
@@ -192,7 +203,10 @@ class AnnealSolver:
             grid_step=self.config.grid_step,
         )
         reason = self._search(search, np.random.default_rng(seed), norm * norm, noise_floor * noise_floor)
-        frac = search.best.x @ tables.inverse
+        chosen = search.most_alike()
+        if chosen is not search.best:
+            search.refine(chosen, self.config.polish, 0.0)
+        frac = chosen.x @ tables.inverse
         return self._solution(frac - np.floor(frac), q, norm, lattice, species, noise_floor, search, reason)
 
     def _solution(
