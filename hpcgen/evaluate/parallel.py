@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from hpcgen.errors import LaunchError
-from hpcgen.farm.progress import duration
 
 log = logging.getLogger("hpcgen")
 T = TypeVar("T")
@@ -57,6 +56,8 @@ def mapped(
 def _shown(results: Iterable[R], total: int, label: str, unit: str) -> Iterator[R]:
     """`results`, with a bar or a line every `INTERVAL` seconds, which a batch job's log can be followed by."""
     from tqdm import tqdm
+
+    from hpcgen.farm.progress import duration  # here, so that the processes need not import the farm
 
     bar = tqdm(results, desc=label, unit=unit, total=total, disable=None)
     if not bar.disable:

@@ -120,7 +120,8 @@ class _Search:
         """
         if self.exact or self.n_channels > 1:
             return self.best
-        ties = [start for start in self.starts if start.cost <= AGREE**2 * self.best.cost]
+        limit = AGREE**2 * self.best.cost
+        ties = [start for start in self.starts if start.cost <= limit]
         return min(ties, key=lambda start: unlikeness(self.tables.cell, start.x, self.species))
 
     def agreeing(self, tolerance: float) -> tuple[int, int]:

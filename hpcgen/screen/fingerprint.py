@@ -33,25 +33,35 @@ def minima(reduced: Structure) -> FloatArray:
 
 def fingerprint(crystal: Crystal) -> FloatArray:
     """(elements, NEIGHBOURS) average minimum distances, elements by atomic number; unit (V/N)^(1/3)."""
+    nearest = nearest_distances(crystal.lattice, crystal.cart, NEIGHBOURS)
+    return np.array([nearest[crystal.numbers == z].mean(axis=0) for z in np.unique(crystal.numbers)])
+
+
+def nearest_distances(lattice: FloatArray, cart: FloatArray, count: int) -> FloatArray:
+    """(n, count) distances from each atom to its nearest neighbours, in order; unit (V/n)^(1/3).
+
+    Args:
+        lattice: (3, 3) rows.
+        cart: (n, 3) positions within the cell, in the same unit.
+        count: neighbours of each atom.
+    """
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    length = (crystal.volume / len(crystal)) ** (1 / 3)
-    cart = np.ascontiguousarray(crystal.cart)
-    lattice = np.ascontiguousarray(crystal.lattice)
+    length = (abs(float(np.linalg.det(lattice))) / len(cart)) ** (1 / 3)
+    cart, lattice = np.ascontiguousarray(cart), np.ascontiguousarray(lattice)
     periodic = np.ones(3, dtype=np.int64)
     radius = _FIRST_RADIUS
     while True:
         centre, _, _, distance = find_points_in_spheres(cart, cart, radius * length, periodic, lattice)
         apart = distance > 1e-8
         centre, distance = centre[apart], distance[apart]
-        counts = np.bincount(centre, minlength=len(crystal))
-        if counts.min() >= NEIGHBOURS:
+        counts = np.bincount(centre, minlength=len(cart))
+        if counts.min() >= count:
             break
         radius *= 1.3  # layers and chains have fewer neighbours than the average says
     order = np.lexsort((distance, centre))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    nearest = distance[order][first[:, None] + np.arange(NEIGHBOURS)] / length
-    return np.array([nearest[crystal.numbers == z].mean(axis=0) for z in np.unique(crystal.numbers)])
+    return distance[order][first[:, None] + np.arange(count)] / length
 
 
 def differences(own: FloatArray, others: Sequence[FloatArray]) -> FloatArray:
