@@ -10,24 +10,19 @@ stream of the seed: the same target and seed give the same crystal on every rank
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcgen.config import AnnealConfig
 from hpcgen.crystal import Crystal, FloatArray
-from hpcgen.reconstruct.environments import unlikeness
-from hpcgen.reconstruct.grid import Grid, build_grid, pair_targets
-from hpcgen.reconstruct.groups import lattice_operations
+from hpcgen.reconstruct.environments import several_kinds
 from hpcgen.reconstruct.kernels import anneal
 from hpcgen.reconstruct.orbits import symmetric_start
-from hpcgen.reconstruct.phasing import Phasing, phasing, retrieve
-from hpcgen.reconstruct.polish import polish
+from hpcgen.reconstruct.phasing import retrieve
+from hpcgen.reconstruct.search import Search, Start, cost_of
 from hpcgen.reconstruct.solution import Solution, StopReason
 from hpcgen.represent.composition import species_channels
-from hpcgen.represent.pair_kernels import PairTables
 from hpcgen.represent.pair_spectrum import PairSpectrum
 from hpcgen.represent.three_body import PairSpectrumThreeBody
 
@@ -43,100 +38,15 @@ GREEDY = 3  # sweeps at temperature zero after the annealing
 RELOCATE = 0.5  # share of the starts from single atoms that relocate atoms of an elite
 RELOCATED = (0.15, 0.3, 0.5)  # shares of its atoms that are relocated
 FREED = 0.3  # share of the symmetric starts whose atoms are let go of before the polish
-LATTICE_TOLERANCE = 0.05  # of the metric: generated cells are symmetric only nearly
 ATOMS_AT_FULL_BUDGET = 20  # beyond, starts fall with the square of the atoms, as the time of one rises
 BEYOND = 0.1  # a crystal that is found is polished to this share of the tolerance
 PROMISING = 1e4  # a start within this multiple of the tolerance is polished at once
 JITTER = 0.03  # angstrom (scaled): a grid point may be a saddle
 ZERO = 1e-9  # a target smaller than this is zero, and its residual absolute
-AGREE = 1.1  # residuals within this factor of the best count as agreement
-FLOOR_STARTS = 2  # independent starts wanted before a target is left at its noise floor
+PARTNERED = 12  # atoms up to which a noisy target of one element may have partners that a search can find
+PARTNER_STARTS = 60  # symmetric starts for them where starts that agree are different crystals
+PARTNER_PROBES = 4  # of which are always made
 AGREE_STARTS = 4  # independent starts that agree on the best of a noisy target: no other crystal fits it better
-
-
-@dataclass
-class _Start:
-    """One start: squared residual and positions (n, 3), and whether it owes nothing to an earlier one."""
-
-    cost: float
-    x: FloatArray
-    independent: bool
-
-
-@dataclass
-class _Search:
-    """The state of one search, in scaled lengths. `target` is without the self terms, constants of the cell."""
-
-    tables: PairTables
-    species: NDArray[np.int64]
-    n_channels: int
-    target: FloatArray
-    fixed: int
-    limit: int
-    exact: bool
-    grid_step: float
-    iterations: int = 0
-    starts: list[_Start] = field(default_factory=list)
-    elites: list[_Start] = field(default_factory=list)
-    trace: list[tuple[int, float]] = field(default_factory=list)
-
-    @cached_property
-    def grid(self) -> Grid:
-        """Made when the first start anneals."""
-        return build_grid(self.tables, self.grid_step)
-
-    @cached_property
-    def operations(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Matrices and orders, see `lattice_operations`."""
-        return lattice_operations(self.tables.cell, self.grid.shape, LATTICE_TOLERANCE)
-
-    @cached_property
-    def pair_target(self) -> NDArray[np.float32]:
-        """(C, C, K), see `pair_targets`."""
-        bins = (len(self.tables.centres), self.tables.weights.shape[1])
-        return pair_targets(self.target, self.n_channels, bins, self.grid.basis)
-
-    @cached_property
-    def phasing(self) -> Phasing:
-        """The problem of `retrieve`, for one channel."""
-        return phasing(self.tables, self.target, len(self.species))
-
-    def refine(self, start: _Start, iterations: int, enough: float) -> None:
-        """Polish a start in place."""
-        start.x, start.cost, done = polish(
-            start.x, self.species, self.n_channels, self.tables, self.target, iterations, enough
-        )
-        self.iterations += done
-
-    @property
-    def best(self) -> _Start:
-        """The start with the smallest residual so far."""
-        return min(self.starts, key=_cost)
-
-    def most_alike(self) -> _Start:
-        """Of the starts that agree with the best of a noisy target, the one whose atoms are most alike.
-
-        Of one species alone: distances between several tell homometric crystals apart.
-        """
-        if self.exact or self.n_channels > 1:
-            return self.best
-        limit = AGREE**2 * self.best.cost
-        ties = [start for start in self.starts if start.cost <= limit]
-        return min(ties, key=lambda start: unlikeness(self.tables.cell, start.x, self.species))
-
-    def agreeing(self, tolerance: float) -> tuple[int, int]:
-        """Independent starts whose residual agrees with the best, and all independent starts."""
-        limit = max(AGREE**2 * self.best.cost, tolerance)
-        costs = [start.cost for start in self.starts if start.independent]
-        return sum(cost <= limit for cost in costs), len(costs)
-
-    def at_floor(self, floor: float) -> bool:
-        """Whether the target is met within its noise, by enough independent starts to say how sure that is."""
-        return self.best.cost <= floor and self.agreeing(0.0)[1] >= min(FLOOR_STARTS, self.limit)
-
-
-def _cost(start: _Start) -> float:
-    return start.cost
 
 
 class AnnealSolver:
@@ -193,7 +103,7 @@ class AnnealSolver:
             return self._solution(np.zeros((1, 3)), q, norm, lattice, species, noise_floor)
         own = self.pair.self_terms(tables, np.bincount(species, minlength=channels), channels)
         wanted = q[: len(own)] - own
-        search = _Search(
+        search = Search(
             tables=tables,
             species=species,
             n_channels=channels,
@@ -203,9 +113,12 @@ class AnnealSolver:
             exact=noise_floor == 0,
             grid_step=self.config.grid_step,
         )
-        reason = self._search(search, np.random.default_rng(seed), norm * norm, noise_floor * noise_floor)
-        chosen = search.most_alike()
-        if chosen is not search.best:
+        rng = np.random.default_rng(seed)
+        reason = self._search(search, rng, norm * norm, noise_floor * noise_floor)
+        if search.undecided and n <= PARTNERED:
+            self._partners(search, rng)
+        chosen = search.chosen()
+        if not chosen.polished:
             search.refine(chosen, self.config.polish, 0.0)
         frac = chosen.x @ tables.inverse
         return self._solution(frac - np.floor(frac), q, norm, lattice, species, noise_floor, search, reason)
@@ -218,7 +131,7 @@ class AnnealSolver:
         lattice: ArrayLike,
         species: NDArray[np.int64],
         noise_floor: float,
-        search: _Search | None = None,
+        search: Search | None = None,
         reason: StopReason = "budget",
     ) -> Solution:
         """The solution at given positions, its residual taken from the whole descriptor."""
@@ -238,7 +151,7 @@ class AnnealSolver:
         trace = np.array([(work, math.sqrt(cost) / norm) for work, cost in search.trace])
         return Solution(frac, residual, search.iterations, reason, agree / independent, parts, trace)
 
-    def _search(self, search: _Search, rng: np.random.Generator, scale: float, floor: float) -> StopReason:
+    def _search(self, search: Search, rng: np.random.Generator, scale: float, floor: float) -> StopReason:
         """Starts in batches until one of the reasons to stop.
 
         Args:
@@ -248,7 +161,7 @@ class AnnealSolver:
         tolerance = self.config.tolerance * scale
         enough = BEYOND * tolerance
         while len(search.starts) < search.limit:
-            batch: list[_Start] = []
+            batch: list[Start] = []
             for _ in range(min(BATCH, search.limit - len(search.starts)) if search.starts else 1):
                 start = self._start(search, rng)
                 search.refine(start, QUICK, enough)
@@ -257,18 +170,33 @@ class AnnealSolver:
                 batch.append(start)
                 if start.cost <= PROMISING * tolerance or search.at_floor(floor * scale):
                     break
-            for start in sorted(batch, key=_cost)[:POLISHED]:
+            for start in sorted(batch, key=cost_of)[:POLISHED]:
                 search.refine(start, self.config.polish, enough)
+                start.polished = True
                 search.elites.append(start)
                 search.trace[-1] = (search.iterations, search.best.cost)
                 if start.cost <= tolerance:
                     return "converged"
             if search.at_floor(floor * scale) or (floor > 0 and search.agreeing(0.0)[0] >= AGREE_STARTS):
                 return "noise-floor"
-            search.elites = sorted(search.elites, key=_cost)[:ELITES]
+            search.elites = sorted(search.elites, key=cost_of)[:ELITES]
         return "budget"
 
-    def _start(self, search: _Search, rng: np.random.Generator) -> _Start:
+    def _partners(self, search: Search, rng: np.random.Generator) -> None:
+        """Look for the other crystals with the distances of the one found, while there seem to be any.
+
+        By symmetric starts, since those that count have atoms that are alike: one in 12 is sodalite where it has
+        partners, of phase retrievals one in 400.
+        """
+        for number in range(PARTNER_STARTS):
+            if number >= PARTNER_PROBES and not several_kinds([seen for _, seen in search.ties()]):
+                break
+            start = self._annealed(search, rng, symmetric=1.0)
+            search.refine(start, QUICK, 0.0)
+            search.starts.append(start)
+            search.trace.append((search.iterations, search.best.cost))
+
+    def _start(self, search: Search, rng: np.random.Generator) -> Start:
         """A start of either kind, before its polish."""
         if search.n_channels == 1 and len(search.starts) % PHASED != PHASED - 1:
             n = len(search.species)
@@ -276,18 +204,22 @@ class AnnealSolver:
             per_pair, damping = RETRIEVAL if search.exact else RETRIEVAL_NOISY
             x, _, done = retrieve(search.phasing, n, per_pair * min(n, MOST_PAIRED) ** 2, damping, state)
             search.iterations += done
-            return _Start(np.inf, x, independent=True)
-        return self._annealed(search, rng)
+            return Start(np.inf, x, independent=True)
+        return self._annealed(search, rng, self.config.symmetric)
 
-    def _annealed(self, search: _Search, rng: np.random.Generator) -> _Start:
-        """A start annealed on the grid: orbits of a random group, an elite with some atoms relocated, or all atoms."""
+    def _annealed(self, search: Search, rng: np.random.Generator, symmetric: float) -> Start:
+        """A start annealed on the grid: orbits of a random group, an elite with some atoms relocated, or all atoms.
+
+        Args:
+            symmetric: how often orbits.
+        """
         config, grid = self.config, search.grid
         shape = np.array(grid.shape)
         n = len(search.species)
         matrices, orders = search.operations
         state = rng.integers(0, 2**63, 1).astype(np.uint64)
         x, jitter, relocated = None, JITTER, False
-        if len(matrices) and rng.random() < config.symmetric:
+        if len(matrices) and rng.random() < symmetric:
             budget = (max(1, config.sweeps // 2), config.t_hot, config.t_cold, GREEDY)
             placed, loss, done = symmetric_start(
                 grid.phi, matrices, orders, search.species, search.pair_target, *budget, state
@@ -311,10 +243,10 @@ class AnnealSolver:
                 sweeps, hot = max(1, config.sweeps // 2), max(0.3 * config.t_hot, config.t_cold)
             self._anneal(search, x, search.fixed, sweeps, hot, state)
         cart = (x / shape) @ search.tables.cell + jitter * rng.standard_normal((n, 3))
-        return _Start(np.inf, cart, independent=not relocated)
+        return Start(np.inf, cart, independent=not relocated)
 
     def _anneal(
-        self, search: _Search, x: NDArray[np.int64], fixed: int, sweeps: int, hot: float, state: NDArray[np.uint64]
+        self, search: Search, x: NDArray[np.int64], fixed: int, sweeps: int, hot: float, state: NDArray[np.uint64]
     ) -> None:
         """Anneal single atoms from and to grid positions x (n, 3)."""
         grid, cold = search.grid, self.config.t_cold

@@ -33,17 +33,20 @@ def minima(reduced: Structure) -> FloatArray:
 
 def fingerprint(crystal: Crystal) -> FloatArray:
     """(elements, NEIGHBOURS) average minimum distances, elements by atomic number; unit (V/N)^(1/3)."""
-    nearest = nearest_distances(crystal.lattice, crystal.cart, NEIGHBOURS)
+    nearest, _ = nearest_neighbours(crystal.lattice, crystal.cart, NEIGHBOURS)
     return np.array([nearest[crystal.numbers == z].mean(axis=0) for z in np.unique(crystal.numbers)])
 
 
-def nearest_distances(lattice: FloatArray, cart: FloatArray, count: int) -> FloatArray:
-    """(n, count) distances from each atom to its nearest neighbours, in order; unit (V/n)^(1/3).
+def nearest_neighbours(lattice: FloatArray, cart: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """The nearest neighbours of each atom, in order of their distance.
 
     Args:
         lattice: (3, 3) rows.
         cart: (n, 3) positions within the cell, in the same unit.
         count: neighbours of each atom.
+
+    Returns:
+        (n, count) distances in units of (V/n)^(1/3), and (n, count, 3) unit vectors towards them.
     """
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
@@ -52,16 +55,17 @@ def nearest_distances(lattice: FloatArray, cart: FloatArray, count: int) -> Floa
     periodic = np.ones(3, dtype=np.int64)
     radius = _FIRST_RADIUS
     while True:
-        centre, _, _, distance = find_points_in_spheres(cart, cart, radius * length, periodic, lattice)
-        apart = distance > 1e-8
-        centre, distance = centre[apart], distance[apart]
-        counts = np.bincount(centre, minlength=len(cart))
+        centre, other, image, distance = find_points_in_spheres(cart, cart, radius * length, periodic, lattice)
+        apart = np.flatnonzero(distance > 1e-8)
+        counts = np.bincount(centre[apart], minlength=len(cart))
         if counts.min() >= count:
             break
         radius *= 1.3  # layers and chains have fewer neighbours than the average says
-    order = np.lexsort((distance, centre))
+    order = apart[np.lexsort((distance[apart], centre[apart]))]
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return distance[order][first[:, None] + np.arange(count)] / length
+    nearest = order[first[:, None] + np.arange(count)]
+    away = cart[other[nearest]] + image[nearest] @ lattice - cart[:, None]
+    return distance[nearest] / length, away / distance[nearest][..., None]
 
 
 def differences(own: FloatArray, others: Sequence[FloatArray]) -> FloatArray:
