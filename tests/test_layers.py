@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "hpcgen"
 
 LAYERS: list[set[str]] = [
-    {"errors", "crystal", "compiled"},
+    {"errors", "crystal", "compiled", "progress"},
     {"flow", "config"},
     {"provenance"},
     {"store", "data", "represent", "models", "thermo", "screen"},

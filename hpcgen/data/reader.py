@@ -23,6 +23,7 @@ from hpcgen.data.gate import Limits, admit
 from hpcgen.data.properties import COMPUTED, known
 from hpcgen.data.sources import RawItem, Wanted, raw_items, source_digest
 from hpcgen.errors import DataError, Failure
+from hpcgen.progress import shown
 
 log = logging.getLogger("hpcgen")
 T = TypeVar("T")
@@ -90,7 +91,7 @@ def load(
     n: int | None = None,
     seed: int = 0,
 ) -> DataSet:
-    """The data set, or `n` items of it, with a progress bar on a terminal.
+    """The data set, or `n` items of it, with its progress: a bar on a terminal, else lines in the log.
 
     Args:
         config: the `data` section.
@@ -104,8 +105,6 @@ def load(
         DataError: as `read`; also if nothing is usable, or if more than `config.max_failures` of the items are not,
             if the source lacks a column, or if a value of one does not fit its kind.
     """
-    from tqdm import tqdm
-
     indices: list[int] = []
     labels: list[str] = []
     crystals: list[Crystal] = []
@@ -113,7 +112,7 @@ def load(
     failures: list[Failure] = []
     columns = conditions or ConditionsConfig()
     items = _read(config, config_dir, processes, n, seed, columns.columns)
-    for index, label, result, raw in tqdm(items, desc="data", unit=" structures", disable=None):
+    for index, label, result, raw in shown(items, "data"):
         if isinstance(result, Failure):
             failures.append(result)
         else:

@@ -8,6 +8,8 @@ import time
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hpcgen.progress import duration
+
 log = logging.getLogger("hpcgen")
 
 
@@ -60,12 +62,3 @@ class Progress:
             shares = " ".join(f"{value:.0%}" for value in busy[:16]) + (" ..." if len(busy) > 16 else "")
             mean = f", {busy.mean():.0%} on average" if len(busy) > 1 else ""
             log.info("%s: %s on %d ranks, busy %s%s", self._label, duration(seconds), len(busy), shares, mean)
-
-
-def duration(seconds: float) -> str:
-    """For people: 12.3 s, 4 min 05 s, 3 h 20 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"

@@ -17,11 +17,11 @@ from hpcgen.config import FarmConfig
 from hpcgen.errors import DeviceFailure, Failure, HpcgenError
 from hpcgen.farm.attempts import Journal, journal_path
 from hpcgen.farm.messages import Tally
-from hpcgen.farm.progress import duration
 from hpcgen.farm.shards import shard_path
 from hpcgen.farm.signals import StopFlag, TaskDropped, TaskOverdue
 from hpcgen.farm.solo import raised, run_alone
 from hpcgen.farm.units import Units
+from hpcgen.progress import duration
 
 log = logging.getLogger("hpcgen")
 Results = list[tuple[int, Any]]
