@@ -45,9 +45,9 @@ def environment(lattice: FloatArray, cart: FloatArray) -> Environment:
     """The environments in a crystal of one element: lattice (3, 3) rows, positions (n, 3) in the same unit."""
     inside = cart - np.floor(cart @ np.linalg.inv(lattice)) @ lattice
     distance, direction = nearest_neighbours(lattice, inside, NEIGHBOURS)
-    near = np.exp(-(((distance / distance[:, :1] - 1) / SHELL) ** 2))
+    far = ((distance / distance[:, :1] - 1) / SHELL) ** 2
     first, second = np.triu_indices(NEIGHBOURS, 1)
-    weight = near[:, first] * near[:, second]
+    weight = np.exp(far[:, :1] + far[:, 1:2] - far[:, first] - far[:, second])  # of the nearest pair 1, however far
     gap = np.linalg.norm(direction[:, first] - direction[:, second], axis=-1)
     energy = (weight / np.maximum(gap, CLOSEST)).sum(axis=1) / weight.sum(axis=1)
     return Environment(float(distance[:, :DISTANCES].var(axis=0).mean()), float(energy.mean()))

@@ -98,6 +98,12 @@ def test_repulsion_of_known_bonds(lattice: list[list[float]], frac: list[list[fl
     assert environment(rows, np.array(frac) @ rows).repulsion == pytest.approx(expected, rel=2e-3)
 
 
+def test_of_molecules_far_apart_the_nearest_pair_of_directions_counts() -> None:
+    pair = environment(9 * np.eye(3), np.array([[0, 0, 0], [1.0, 0, 0]]))
+    # along the bond, then to the images of the other atom behind: 8 angstrom away, opposite
+    assert pair.repulsion == pytest.approx(1 / 2)
+
+
 def test_environments_do_not_depend_on_the_description_of_the_crystal() -> None:
     rng = np.random.default_rng(0)
     lattice, frac = 4 * np.eye(3) + 0.3 * rng.standard_normal((3, 3)), rng.random((5, 3))
