@@ -10,7 +10,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hpcgen.config import AnnealConfig, PairSpectrumConfig
 from hpcgen.crystal import Crystal, to_structure
-from hpcgen.reconstruct import anneal
+from hpcgen.reconstruct import anneal, search
 from hpcgen.reconstruct.anneal import AnnealSolver
 from hpcgen.reconstruct.phasing import CLOSEST, ENOUGH, Phasing, phasing, retrieve
 from hpcgen.reconstruct.phasing_kernels import (
@@ -176,7 +176,7 @@ def rebuild(crystal: Crystal, seed: int = 0, noise: float = 0.0, **keys) -> tupl
 @pytest.mark.parametrize("seed", range(4))
 def test_sixteen_atoms_without_symmetry_are_found_without_annealing(seed, monkeypatch):
     """Annealing misses such crystals with any budget that one would wait for."""
-    monkeypatch.setattr(anneal, "build_grid", lambda *_: pytest.fail("annealed"))
+    monkeypatch.setattr(search, "build_grid", lambda *_: pytest.fail("annealed"))
     monkeypatch.setattr(anneal, "PHASED", 10**6)
     solution, distance = rebuild(triclinic(16, seed))
     assert solution.stop_reason == "converged"
