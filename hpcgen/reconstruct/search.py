@@ -29,13 +29,13 @@ class Start:
     x: FloatArray
     independent: bool
     polished: bool = False
-    seen: tuple[float, Environment] | None = None
+    seen: Environment | None = None
 
     def environment(self, cell: FloatArray) -> Environment:
         """How its atoms are surrounded, kept until it is refined."""
-        if self.seen is None or self.seen[0] != self.cost:
-            self.seen = self.cost, environment(cell, self.x)
-        return self.seen[1]
+        if self.seen is None:
+            self.seen = environment(cell, self.x)
+        return self.seen
 
 
 @dataclass
@@ -81,6 +81,7 @@ class Search:
         start.x, start.cost, done = polish(
             start.x, self.species, self.n_channels, self.tables, self.target, iterations, enough
         )
+        start.seen = None
         self.iterations += done
 
     @property

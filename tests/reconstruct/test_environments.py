@@ -27,11 +27,8 @@ SODALITE = Crystal(  # six atoms in the primitive cell of a body-centred cube, e
     ),
     np.full(6, 6, dtype=np.uint8),
 )
-PARTNER = (
-    np.array(  # of like atoms with the distances of sodalite, in its cell; an atom has bonds at 60 and 180 degrees
-        [[0, 0, 0], [0.25, 0, 0.75], [0.75, 0, 0.25], [0, 0.25, 0.75], [0, 0.75, 0.25], [0.5, 0, 0.5]]
-    )
-)
+# of like atoms with the distances of sodalite, in its cell; an atom has bonds at 60 and 180 degrees
+PARTNER = np.array([[0, 0, 0], [0.25, 0, 0.75], [0.75, 0, 0.25], [0, 0.25, 0.75], [0, 0.75, 0.25], [0.5, 0, 0.5]])
 IMAGES = np.array(np.meshgrid(*[[-2, -1, 0, 1, 2]] * 3)).reshape(3, -1).T
 CUBE = 3 * np.eye(3)
 
